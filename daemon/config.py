@@ -1,0 +1,160 @@
+"""What the operator may set: one frozen value built from TOML, every fault reported at once.
+
+Knows the keys, their defaults, bounds and the layout of the state directory. Doesn't know what
+any part of the daemon does with them, and creates nothing on disk.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from daemon.layout import Layout
+from daemon.tables import section
+from store.errors import ConfigError
+from store.facts import Suite
+
+GIB = 1024**3
+
+
+def _bounded(default: Any, low: float, high: float) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def _choice(default: str, *allowed: str) -> Any:
+    return field(default=default, metadata={"allowed": allowed})
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    state_dir: Path = Path("var")
+    tick_seconds: float = _bounded(1.0, 0.05, 3600)
+    reprobe_hours: float = _bounded(24.0, 0.0, 24 * 366)  # 0: never
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSettings:
+    settle_seconds: float = _bounded(2.0, 0.0, 3600)
+    rescan_seconds: float = _bounded(30.0, 0.1, 86400)
+    max_file_bytes: int = _bounded(64 * 1024**2, 1, 2 * GIB)
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    name: str = field(default="SmolLM2-135M-Instruct", metadata={"plain_name": True})
+    source: str = "default"
+    dtype: str = _choice("float32", "float32", "bfloat16", "float16")
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class EditingSettings:
+    recipe: str = "default"
+    deadline_seconds: float = _bounded(1800.0, 0.1, 7 * 86400)
+    heartbeat_seconds: float = _bounded(600.0, 0.1, 86400)
+    memory_limit_bytes: int = _bounded(12 * GIB, 0, 2**50)  # 0: no cap
+    max_attempts: int = _bounded(3, 1, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class GateOverride:
+    threshold: float | None = _bounded(None, 0.0, 1e6)
+    min_n: int | None = _bounded(None, 1, 10**6)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    enabled: bool = True
+    host: str = _choice("127.0.0.1", "127.0.0.1", "::1", "localhost")
+    port: int = _bounded(9464, 0, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: str = _choice("info", "debug", "info", "warning", "error")
+    fact_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    keep: int = _bounded(10, 2, 10**6)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSettings:
+    every_hours: float = _bounded(24.0, 0.0, 24 * 366)  # 0: never
+    keep: int = _bounded(7, 1, 10**4)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One command run after `current` moved: argv without a shell, JSON on its stdin."""
+
+    argv: tuple[str, ...] = field(metadata={"non_empty": True})
+    timeout: float = _bounded(30.0, 0.1, 3600)
+    retries: int = _bounded(2, 0, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    hooks: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    retract_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    daemon: DaemonSettings = DaemonSettings()
+    inbox: InboxSettings = InboxSettings()
+    model: ModelSettings = ModelSettings()
+    editing: EditingSettings = EditingSettings()
+    gates: Mapping[str, GateOverride] = field(default_factory=dict, metadata={"keys": tuple(map(str, Suite))})
+    metrics: MetricsSettings = MetricsSettings()
+    logs: LogSettings = LogSettings()
+    generations: GenerationSettings = GenerationSettings()
+    backup: BackupSettings = BackupSettings()
+    publish: PublishSettings = PublishSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.daemon.state_dir.absolute(), self.model.name)
+
+
+def load(path: Path | None, state_dir: Path | None = None) -> Config:
+    """Read `path` (defaults when None); `state_dir` overrides the file's. Raises ConfigError."""
+    config = Config() if path is None else parse(_read(path), str(path))
+    if state_dir is not None:
+        config = replace(config, daemon=replace(config.daemon, state_dir=state_dir))
+    return config
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("read configuration", str(path), str(error)) from error
+
+
+def parse(text: str, name: str) -> Config:
+    """Config from TOML text; raises one ConfigError whose cause lists every fault, one a line."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("parse configuration", name, str(error)) from error
+    faults: list[str] = []
+    config = section(Config, raw, "", faults)
+    if faults:
+        raise ConfigError(
+            "check configuration",
+            name,
+            "\n".join(faults),
+            "every fault found is listed; fix them all, then run `palimpsest config check`",
+        )
+    assert config is not None
+    return config

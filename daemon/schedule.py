@@ -1,0 +1,51 @@
+"""Ticks: APScheduler posts the names of what is due to the main thread, and does nothing else.
+
+Knows periods and dates. Doesn't know the ledger: the queue of work is there, the job store here is
+in memory and may be lost at any time.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+
+class Signal(StrEnum):
+    """What the scheduler may post."""
+
+    TICK = "tick"
+    RESCAN = "rescan"
+    REPROBE = "reprobe"
+    BACKUP = "backup"
+
+
+class Schedule:
+    """Periodic and dated posts to `post`, which must be safe to call from another thread."""
+
+    def __init__(self, post: Callable[[Signal], None]) -> None:
+        self._post = post
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self, periods: dict[Signal, float]) -> None:
+        """Post each signal every so many seconds; a period of 0 means never."""
+        for signal, seconds in periods.items():
+            if seconds > 0:
+                self._scheduler.add_job(
+                    self._post, "interval", seconds=seconds, args=[signal], id=signal.value
+                )
+        self._scheduler.start()
+
+    def due_at(self, when: datetime | None) -> None:
+        """Post a tick at `when`, the next effective date of the queue; replaces the date set before."""
+        if when is not None:
+            self._scheduler.add_job(
+                self._post, "date", run_date=when, args=[Signal.TICK], id="due", replace_existing=True
+            )
+
+    def stop(self) -> None:
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
