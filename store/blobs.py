@@ -3,7 +3,18 @@
 Knows files and fsync. Doesn't know what the bytes mean or who refers to them.
 """
 
+import hashlib
+import re
 from pathlib import Path
+
+from store.disk import make_dirs, write_atomic
+from store.errors import PalimpsestError
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobError(PalimpsestError):
+    """A blob is missing or damaged."""
 
 
 class BlobStore:
@@ -14,19 +25,38 @@ class BlobStore:
 
     def path(self, sha256: str) -> Path:
         """Where a blob lies (or would lie)."""
-        raise NotImplementedError
+        if not _NAME.fullmatch(sha256):
+            raise BlobError("find blob", sha256[:80], "that isn't a SHA-256 in lower-case hex")
+        return self.root / sha256[:2] / sha256
 
     def has(self, sha256: str) -> bool:
-        raise NotImplementedError
+        return self.path(sha256).is_file()
 
     def put(self, data: bytes) -> str:
-        """Store bytes, on disk when this returns; returns their SHA-256. Putting twice is free."""
-        raise NotImplementedError
+        """Store bytes, on disk when this returns; returns their SHA-256. Putting twice is free, and
+        mends a damaged blob."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.path(sha256)
+        if not (path.is_file() and path.read_bytes() == data):
+            make_dirs(path.parent)
+            write_atomic(path, data)
+        return sha256
 
     def get(self, sha256: str) -> bytes:
         """The bytes, verified; a missing or damaged blob raises `BlobError`."""
-        raise NotImplementedError
+        try:
+            data = self.path(sha256).read_bytes()
+        except FileNotFoundError as error:
+            raise BlobError("read blob", sha256, "it is missing", "restore it from a backup") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise BlobError("read blob", sha256, "its bytes have changed", "restore it from a backup")
+        return data
 
     def gc(self, keep: set[str]) -> list[str]:
-        """Remove every blob not in `keep`; returns what was removed."""
-        raise NotImplementedError
+        """Remove every blob not in `keep`, and what cut-off writes left; returns the file names."""
+        removed = []
+        for path in sorted(self.root.glob("*/*")):
+            if path.name not in keep and path.is_file():
+                path.unlink()
+                removed.append(path.name)
+        return removed

@@ -31,9 +31,7 @@ def is_fact_file(name: str) -> bool:
     raise NotImplementedError
 
 
-def parse(
-    data: bytes, name: str, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
-) -> ParsedFile:
+def parse(data: bytes, name: str, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> ParsedFile:
     """Parse a file by the ending of its name (.jsonl .ndjson .json .csv .yaml .yml, and
     NAME.snapshot.csv|jsonl). Raises `FactFileError` when the file as a whole can't be used; a row
     that can't be used is in `errors`."""

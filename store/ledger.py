@@ -90,7 +90,14 @@ class Ledger(LedgerQueries):
     # files
 
     def record_file(
-        self, sha256: str, name: str, size: int, rows: Sequence[DiffRow], *, now: datetime, partial: bool = False
+        self,
+        sha256: str,
+        name: str,
+        size: int,
+        rows: Sequence[DiffRow],
+        *,
+        now: datetime,
+        partial: bool = False,
     ) -> FileResult:
         """Everything an accepted file changes, in one transaction: the file, its rows, wanted
         values and their history, pending edits for NEW, CHANGED and RETRACTED rows, older waiting
