@@ -1,0 +1,92 @@
+"""When periodic jobs are due, and which hours are quiet.
+
+Knows intervals, the last run and the hour it is told. Doesn't know the clock, the scheduler or what
+a job does. Times are aware and in UTC; quiet hours are UTC too, so that they don't jump twice a year.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """From `start` up to but not including `end`, every day; over midnight when start > end.
+    Equal ends are an empty stretch, not a whole day."""
+
+    start: time
+    end: time
+
+    def holds(self, now: datetime) -> bool:
+        at = now.timetz().replace(tzinfo=None)
+        if self.start <= self.end:
+            return self.start <= at < self.end
+        return at >= self.start or at < self.end
+
+    def ends_after(self, now: datetime) -> datetime:
+        """The first moment at or after `now` that isn't quiet."""
+        if not self.holds(now):
+            return now
+        end = now.replace(hour=self.end.hour, minute=self.end.minute, second=self.end.second, microsecond=0)
+        return end if end > now else end + timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A periodic job. `every` of zero or less: never. `heavy` jobs wait for the end of quiet hours."""
+
+    name: str
+    every: timedelta
+    last: datetime | None = None
+    heavy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    job: Job
+    reason: str
+
+
+def due(jobs: Iterable[Job], now: datetime, quiet: QuietHours | None = None) -> tuple[Due, ...]:
+    """The jobs to start now, longest overdue first.
+
+    A job that never ran is due at once. So is one whose last run lies in the future: the clock was
+    set back, and waiting for it to catch up could take years. Missed runs aren't made up for: one
+    run covers them.
+    """
+    ready = [(at, job) for job in jobs if (at := next_run(job, now, quiet)) is not None and at <= now]
+    ready.sort(
+        key=lambda pair: (pair[0] if pair[1].last else datetime.min.replace(tzinfo=now.tzinfo), pair[1].name)
+    )
+    return tuple(Due(job, _reason(job, now)) for _, job in ready)
+
+
+def next_run(job: Job, now: datetime, quiet: QuietHours | None = None) -> datetime | None:
+    """When the job should start: never (None), in the past when overdue, else a moment to come."""
+    if job.every <= timedelta(0):
+        return None
+    at = now if job.last is None or job.last > now else job.last + job.every
+    if not (job.heavy and quiet):
+        return at
+    return at if at <= now and not quiet.holds(now) else quiet.ends_after(max(at, now))
+
+
+def next_wake(jobs: Iterable[Job], now: datetime, quiet: QuietHours | None = None) -> datetime | None:
+    """The earliest moment at which `due` could return something; None when nothing is periodic."""
+    return min((at for job in jobs if (at := next_run(job, now, quiet)) is not None), default=None)
+
+
+def _reason(job: Job, now: datetime) -> str:
+    if job.last is None:
+        return f"{job.name}: never ran"
+    if job.last > now:
+        return f"{job.name}: its last run is dated {job.last.isoformat()}, which is still to come"
+    return f"{job.name}: last run {_span(now - job.last)} ago, due every {_span(job.every)}"
+
+
+def _span(span: timedelta) -> str:
+    seconds = span.total_seconds()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
