@@ -77,7 +77,7 @@ def due_edits(edits: Iterable[Edit], now: datetime) -> list[Edit]:
     """The pending edits to work on now, in order; of several for one fact only the newest."""
     ready = [e for e in edits if is_due(e, now)]
     newest = _newest(ready)
-    return order(e for e in ready if newest[e.key].id == e.id)
+    return order(e for e in ready if newest[e.key.folded()].id == e.id)
 
 
 def plan_queue(
@@ -94,7 +94,8 @@ def plan_queue(
     """
     taken = list(edits)
     newest = _newest(e for e in taken if is_due(e, now))
-    steps = [_edit_step(e, facts, newest, now, relations) for e in order(taken) if not _is_over(e)]
+    held = {key.folded(): row.value for key, row in facts.items()}
+    steps = [_edit_step(e, held, newest, now, relations) for e in order(taken) if not _is_over(e)]
     if paused:
         steps = [_paused(step) for step in steps]
     return _arranged(steps)
@@ -116,7 +117,7 @@ def _is_over(edit: Edit) -> bool:
 def _newest(edits: Iterable[Edit]) -> dict[FactKey, Edit]:
     by_key: dict[FactKey, list[Edit]] = {}
     for edit in edits:
-        by_key.setdefault(edit.key, []).append(edit)
+        by_key.setdefault(edit.key.folded(), []).append(edit)
     return {key: reduce(_newer, several) for key, several in by_key.items()}
 
 
@@ -131,7 +132,7 @@ def _newer(a: Edit, b: Edit) -> Edit:
 
 def _edit_step(
     edit: Edit,
-    facts: Mapping[FactKey, FactRow],
+    held: Mapping[FactKey, str | None],
     newest: Mapping[FactKey, Edit],
     now: datetime,
     relations: Collection[str] | None,
@@ -141,12 +142,12 @@ def _edit_step(
 
     if edit.state in _STUCK:
         return step(Action.BLOCKED, f"{edit.state}: {edit.reason}; `palimpsest retry {edit.id}` tries again")
-    what = _what(edit.op, edit.new, _held(edit, facts)) + _note(edit.key, relations)
+    what = _what(edit.op, edit.new, held.get(edit.key.folded()) or edit.old) + _note(edit.key, relations)
     if edit.state in _RUNNING:
         return step(Action.RUNNING, f"{what}, in work with recipe {edit.recipe}")
     if not is_due(edit, now):
         return step(_action(edit.op), f"{what}, from {_date(edit.effective_at)}", edit.effective_at)
-    by = newest[edit.key]
+    by = newest[edit.key.folded()]
     if by.id != edit.id:
         return step(Action.NOTHING, f"edit {by.id} of the same fact is newer")
     return step(_action(edit.op), what)
@@ -170,11 +171,6 @@ def _paused(step: Step) -> Step:
 
 def _waits_for(update: FactUpdate, now: datetime) -> datetime | None:
     return update.effective_at if update.effective_at and update.effective_at > now else None
-
-
-def _held(edit: Edit, facts: Mapping[FactKey, FactRow]) -> str | None:
-    row = facts.get(edit.key)
-    return row.value if row and row.value is not None else edit.old
 
 
 def _action(op: Op) -> Action:

@@ -125,7 +125,9 @@ def without_edit(history: History, edit: int) -> RollbackPlan:
 def without_fact(history: History, key: FactKey, edits: Mapping[int, Edit]) -> RollbackPlan:
     """Plan for undoing the newest live edit of one fact: the fact is then what the edit before made
     of it, or what the base believes. Raises UsageError when no live edit is about it."""
-    about = [n for n in history.edits_of(history.live) if n in edits and edits[n].key == key]
+    about = [
+        n for n in history.edits_of(history.live) if n in edits and edits[n].key.folded() == key.folded()
+    ]
     if not about:
         raise _refuse(UsageError, str(key), f"generation {history.live} holds no edit of this fact")
     return without_edit(history, about[-1])
@@ -133,8 +135,8 @@ def without_fact(history: History, key: FactKey, edits: Mapping[int, Edit]) -> R
 
 def facts_to_reprobe(plan: RollbackPlan, edits: Mapping[int, Edit]) -> tuple[Edit, ...]:
     """The edits to ask about after the rollback, oldest first: for each fact only its last word."""
-    last = {edits[n].key: edits[n] for n in plan.edits if n in edits}
-    return tuple(edits[n] for n in plan.reprobe if n in edits and last[edits[n].key].id == n)
+    last = {edits[n].key.folded(): n for n in plan.edits if n in edits}
+    return tuple(edits[n] for n in plan.reprobe if n in edits and last[edits[n].key.folded()] == n)
 
 
 def to_requeue(asked: Sequence[Edit], still_right: Callable[[Edit], bool]) -> tuple[Edit, ...]:

@@ -34,7 +34,9 @@ def test_work_is_ordered_by_priority_then_date_then_sequence() -> None:
 
 def test_of_several_edits_of_a_fact_only_the_newest_is_done() -> None:
     """A high priority can't bring an older value back over a newer one."""
-    older = replace(EDIT, id=7, new="Old", version=1, priority=Priority.HIGH)
+    older = replace(
+        EDIT, id=7, new="Old", version=1, priority=Priority.HIGH, key=FactKey("SOUTH KOREA", "Capital")
+    )
     newer = replace(EDIT, id=3, new="New", version=2)
     assert [e.id for e in due_edits([older, newer], NOW)] == [3]
     plan = plan_queue([older, newer], {}, NOW)
