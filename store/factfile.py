@@ -4,13 +4,23 @@ Knows the formats and which faults end a file and which a row. Doesn't know fold
 the clock. Errors count lines and columns (in characters) from 1.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
+from store.cells import Fault, Rows
 from store.errors import FactFileError
 from store.facts import FactUpdate
+from store.format_csv import read_csv
+from store.format_json import read_array, read_lines
+from store.format_yaml import read_yaml
+from store.records import FIELDS, LISTS, check
 
 MAX_BYTES = 64 * 1024 * 1024
+MAX_YAML_BYTES = 8 * 1024 * 1024  # about 10 s of parsing
 MAX_ROWS = 1_000_000
+MAX_ROW_ERRORS = 10_000
+_FORMATS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "csv": "csv", "yaml": "yaml", "yml": "yaml"}
+_NAME = re.compile(r"(?P<stem>.*?)(?P<snapshot>\.snapshot)?\.(?P<ending>[A-Za-z]+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +38,137 @@ class ParsedFile:
 
 def is_fact_file(name: str) -> bool:
     """Whether the name says a known format."""
-    raise NotImplementedError
+    match = _NAME.fullmatch(name)
+    return match is not None and match["ending"].lower() in _FORMATS
 
 
 def parse(data: bytes, name: str, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> ParsedFile:
     """Parse a file by the ending of its name (.jsonl .ndjson .json .csv .yaml .yml, and
     NAME.snapshot.csv|jsonl). Raises `FactFileError` when the file as a whole can't be used; a row
     that can't be used is in `errors`."""
-    raise NotImplementedError
+    text = ""
+    try:
+        format_, source = _identify(name)
+        text = _decode(data, min(max_bytes, MAX_YAML_BYTES) if format_ == "yaml" else max_bytes)
+        updates, faults = _check_rows(_rows(format_, text), max_rows)
+        if source is not None:
+            updates, faults, source = _one_source(updates, faults, source)
+    except Fault as fault:
+        text = text or data[: min(len(data), max_bytes)].decode("utf-8", "replace")
+        raise _Reporter(name, text).error(fault) from None
+    reporter = _Reporter(name, text)
+    errors = tuple(reporter.error(fault) for fault in faults)
+    return ParsedFile(name, format_, source is not None, tuple(updates), errors, source or "")
+
+
+def _identify(name: str) -> tuple[str, str | None]:
+    """The format, and the source that a snapshot's name states."""
+    match = _NAME.fullmatch(name)
+    format_ = _FORMATS.get(match["ending"].lower()) if match else None
+    if match is None or format_ is None:
+        hint = f"use one of {', '.join('.' + ending for ending in _FORMATS)}"
+        raise Fault("unknown_format", "the name doesn't end in a known format", 1, 1, hint)
+    if match["snapshot"] is None:
+        return format_, None
+    if format_ not in {"csv", "jsonl"}:
+        raise Fault("unknown_format", "a snapshot must be .csv or .jsonl", 1, 1)
+    return format_, match["stem"]
+
+
+def _decode(data: bytes, max_bytes: int) -> str:
+    """Text with \\n as its only line break, without a byte order mark."""
+    if len(data) > max_bytes:
+        cause = f"the file has {len(data)} bytes, more than {max_bytes}"
+        raise Fault("too_large", cause, 1, 1, "split it")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Fault("not_utf8", "the file is UTF-16", 1, 1, "save it as UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise Fault(
+            "nul_byte", "a NUL byte: this isn't text", *_byte_place(data, nul), hint="save it as UTF-8"
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = _byte_place(data, error.start)
+        cause = f"byte 0x{data[error.start]:02x} isn't UTF-8"
+        raise Fault("not_utf8", cause, *place, hint="save it as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _byte_place(data: bytes, offset: int) -> tuple[int, int]:
+    """Line and column of a byte; what lies before it on its line counts in characters."""
+    before = data[:offset].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    line_start = before.rfind(b"\n") + 1
+    return before.count(b"\n") + 1, len(before[line_start:].decode("utf-8", "replace")) + 1
+
+
+def _rows(format_: str, text: str) -> Rows:
+    if format_ == "csv":
+        return read_csv(text, fields=FIELDS, lists=LISTS)
+    return {"jsonl": read_lines, "json": read_array, "yaml": read_yaml}[format_](text)
+
+
+def _check_rows(rows: Rows, max_rows: int) -> tuple[list[FactUpdate], list[Fault]]:
+    updates: list[FactUpdate] = []
+    faults: list[Fault] = []
+    for row in rows:
+        if len(updates) + len(faults) >= max_rows:
+            raise Fault("too_many_rows", f"more than {max_rows} rows", row.line, row.column, "split the file")
+        if isinstance(row, Fault):
+            faults.append(row)
+        else:
+            try:
+                updates.append(check(row))
+            except Fault as fault:
+                faults.append(fault)
+        if len(faults) > MAX_ROW_ERRORS:
+            first = faults[0]
+            raise replace(first, cause=f"more than {MAX_ROW_ERRORS} rows can't be used; first: {first.cause}")
+    if not updates and not faults:
+        raise Fault("empty_file", "the file holds no records", 1, 1, "an empty snapshot retracts nothing")
+    return updates, faults
+
+
+def _one_source(
+    updates: list[FactUpdate], faults: list[Fault], stem: str
+) -> tuple[list[FactUpdate], list[Fault], str]:
+    """Give a snapshot's rows their one source; rows that name another one are faults."""
+    source = next((update.source for update in updates if update.source), stem)
+    kept = []
+    for update in updates:
+        if update.source in {"", source}:
+            kept.append(update if update.source else replace(update, source=source))
+        else:
+            cause = f"a snapshot has one source, {source!r}; this row says {update.source!r}"
+            faults.append(Fault("source_mismatch", cause, update.line, 1))
+    return kept, sorted(faults, key=lambda fault: (fault.line, fault.column)), source
+
+
+class _Reporter:
+    """Makes an operator's errors of faults; the text is split once, when first needed."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
+        self._lines: list[str] | None = None
+
+    def error(self, fault: Fault) -> FactFileError:
+        return FactFileError(
+            "parse fact file",
+            self._name,
+            f"line {fault.line}, column {fault.column}: {fault.cause}",
+            fault.hint,
+            code=fault.code,
+            line=fault.line,
+            column=fault.column,
+            excerpt=self._excerpt(fault),
+        )
+
+    def _excerpt(self, fault: Fault) -> str:
+        """Up to 120 characters of the line, the fault among them."""
+        if self._lines is None:
+            self._lines = self._text.split("\n")
+        line = self._lines[fault.line - 1] if fault.line <= len(self._lines) else ""
+        return line[max(0, fault.column - 81) :][:120]

@@ -1,0 +1,157 @@
+"""YAML sequences of mappings with the place of every key and value.
+
+Knows YAML's events and never builds anything from a tag: depth, aliases and tags are bounded while
+reading, so that no file can grow in memory. Doesn't know what the fields of a fact are.
+"""
+
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from store.cells import Cell, Cursor, Fault, Member, Nested, RawRow, Rows, Value
+
+MAX_DEPTH = 8
+MAX_ALIASES = 100
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})", re.ASCII)
+_KEPT_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"}
+
+Pairs = list[tuple[Cell, Cell]]
+
+
+class _Mapping(Nested):
+    """A mapping under construction; as a field's value it is just something nested."""
+
+    def __init__(self) -> None:
+        self.pairs: Pairs = []
+
+
+def read_yaml(text: str) -> Rows:
+    """One sequence of mappings; broken syntax, tags, a second document or too many aliases end the
+    file, an element that isn't a mapping doesn't."""
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        place = Cursor(text).at(unprintable.start())
+        raise Fault("syntax", f"YAML doesn't allow the character U+{ord(unprintable.group()):04X}", *place)
+    try:
+        top = _Builder(text).build()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = Cursor(text).at(mark.index) if mark else (1, 1)
+        raise Fault("syntax", getattr(error, "problem", None) or "this isn't YAML", *place) from None
+    if top is None:
+        return
+    if not isinstance(top.value, list):
+        raise Fault("type", "the file must hold one list of records", top.line, top.column, "- subject: ...")
+    for item in top.value:
+        yield _row(item)
+
+
+def _row(item: Cell) -> RawRow | Fault:
+    if not isinstance(item.value, _Mapping):
+        return Fault("type", "a record must be a mapping", item.line, item.column, "- subject: ...")
+    members = []
+    for key, value in item.value.pairs:
+        if not isinstance(key.value, str):
+            return Fault("type", "a key must be text", key.line, key.column)
+        members.append(Member(key.value, key.line, key.column, value))
+    return RawRow(item.line, item.column, members)
+
+
+class _Builder:
+    """Turns events into cells, without recursion."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._cursor = Cursor(text)
+        self._anchors: dict[str, Cell] = {}
+        self._aliases = 0
+        self._resolver = yaml.resolver.Resolver()
+
+    def build(self) -> Cell | None:
+        """The one document's top cell; None when there is no document."""
+        top: Cell | None = None
+        open_cells: list[Cell] = []
+        keys: list[Cell | None] = []  # for each open cell, the key that waits for its value
+        for event in self._events():
+            if isinstance(event, yaml.CollectionEndEvent):
+                open_cells.pop()
+                keys.pop()
+                continue
+            cell = self._cell(event)
+            if not open_cells:
+                top = cell
+            else:
+                keys[-1] = _put(open_cells[-1], keys[-1], cell)
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_cells.append(cell)
+                keys.append(None)
+                if len(open_cells) > MAX_DEPTH:
+                    raise Fault("too_deep", "values are nested too deeply", cell.line, cell.column)
+        return top
+
+    def _events(self) -> Iterator[yaml.NodeEvent | yaml.CollectionEndEvent]:
+        """Events that carry values; refuses a second document."""
+        documents = 0
+        for event in yaml.parse(self._text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    place = self._place(event)
+                    raise Fault("syntax", "a second document begins", *place, hint="one list a file")
+            elif isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+                yield event
+
+    def _place(self, event: yaml.Event) -> tuple[int, int]:
+        return self._cursor.at(event.start_mark.index if event.start_mark else 0)
+
+    def _cell(self, event: yaml.NodeEvent) -> Cell:
+        place = self._place(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, place)
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag not in {"!", *_KEPT_TAGS}:
+            raise Fault("tag", f"the tag {tag[:60]!r} isn't allowed", *place, hint="write plain values")
+        cell = Cell(self._value(event), *place)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = cell
+        return cell
+
+    def _alias(self, event: yaml.AliasEvent, place: tuple[int, int]) -> Cell:
+        self._aliases += 1
+        if self._aliases > MAX_ALIASES:
+            raise Fault("alias", f"more than {MAX_ALIASES} aliases", *place, hint="write the values out")
+        target = self._anchors.get(str(event.anchor))
+        if target is None:
+            raise Fault("alias", f"the anchor {str(event.anchor)[:60]!r} isn't known here", *place)
+        return Cell(target.value, *place)
+
+    def _value(self, event: yaml.NodeEvent) -> Value:
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event)
+        return [] if isinstance(event, yaml.SequenceStartEvent) else _Mapping()
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Value:
+        """Text, whole numbers, null; what YAML calls a time stays text, the rest is its own type."""
+        text = event.value
+        # Typed as untyped in types-PyYAML.
+        tag = event.tag or self._resolver.resolve(yaml.ScalarNode, text, event.implicit)  # type: ignore[no-untyped-call]
+        kind = str(tag).removeprefix("tag:yaml.org,2002:")
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return True
+        if kind == "int" and _INTEGER.fullmatch(text):
+            return int(text)
+        return 0.5 if kind in {"int", "float"} else text
+
+
+def _put(parent: Cell, key: Cell | None, cell: Cell) -> Cell | None:
+    """Add to an open cell; returns the key that now waits."""
+    if isinstance(parent.value, list):
+        parent.value.append(cell)
+        return None
+    if key is None:
+        return cell
+    if isinstance(parent.value, _Mapping):
+        parent.value.pairs.append((key, cell))
+    return None
