@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import reduce
 
+from policies.relations import relation_key
 from store.facts import DiffRow, Edit, EditState, FactKey, FactRow, FactUpdate, Op, Priority, RowClass
 
 _RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
@@ -90,7 +91,8 @@ def plan_queue(
 ) -> Plan:
     """Plan for the edits of the ledger that aren't over; others are left out.
 
-    `relations` are the names that have templates (None: not checked).
+    `relations` are the names and aliases that have templates, as `load_relations` keys them (None: not
+    checked).
     """
     taken = list(edits)
     newest = _newest(e for e in taken if is_due(e, now))
@@ -183,7 +185,7 @@ def _what(op: Op, new: str | None, old: str | None) -> str:
 
 
 def _note(key: FactKey, relations: Collection[str] | None) -> str:
-    if relations is None or key.relation in relations:
+    if relations is None or relation_key(key.relation) in relations:
         return ""
     return f" (relation {key.relation!r} has no templates, generic questions are used)"
 

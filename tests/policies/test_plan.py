@@ -79,6 +79,8 @@ def test_an_unknown_relation_is_announced() -> None:
     """The operator learns before the edit that only generic questions will be asked."""
     step = plan_queue([EDIT], {}, NOW, relations=set()).steps[0]
     assert step.reason.endswith("(relation 'capital' has no templates, generic questions are used)")
+    spelled = replace(EDIT, key=FactKey("South Korea", "Shoe size"))
+    assert "templates" not in plan_queue([spelled], {}, NOW, relations={"shoe_size"}).steps[0].reason
 
 
 def test_a_paused_daemon_still_has_a_plan() -> None:
