@@ -1,43 +1,43 @@
-"""Rows before they are checked: values with the place they were read from.
+"""Rows before they are checked: plain values, and where they were read from when that is asked.
 
-Knows places and faults. Doesn't know a format or what the fields of a fact are.
+Knows places and faults. Doesn't know a format or what the fields of a fact are. Places are found
+only for faults: a row of 100,000 good ones must not pay for them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-
-class Nested:
-    """An object where no field of a fact can have one; its content isn't kept."""
-
-
-Value: TypeAlias = "str | int | float | bool | Nested | list[Cell] | None"
-
-
-class Cell(NamedTuple):
-    """A value and where it starts; line and column count from 1."""
-
-    value: Value
-    line: int
-    column: int
+Place: TypeAlias = tuple[int, int]
+"""Line and column, both counted from 1, the column in characters."""
 
 
 class Member(NamedTuple):
-    """One key of a record, where the key starts, and its value."""
+    """One key of a record with its value, and where the key, the value and its items start."""
 
     name: str
-    line: int
-    column: int
-    cell: Cell
+    key: Place
+    value: Any  # what json.loads would give; {} stands for any object
+    place: Place
+    items: list[Place]
 
 
 class RawRow(NamedTuple):
-    """One record as written, duplicate keys and all."""
+    """One record: its values by key, and how to find the places of its members."""
 
     line: int
     column: int
-    members: list[Member]
+    values: dict[str, Any]
+    members: Callable[[], list[Member]]
+
+    def place(self, field: str, item: int | None = None, *, key: bool = False) -> Place:
+        """Where a field's value, an item of it or its key starts; the row's start if it's absent."""
+        for member in self.members():
+            if member.name == field:
+                if key:
+                    return member.key
+                return member.place if item is None or not member.items else member.items[item]
+        return self.line, self.column
 
 
 @dataclass(slots=True)
@@ -56,18 +56,28 @@ Rows: TypeAlias = Iterator[RowOrFault]
 """What a format gives: rows and the faults of single rows. It raises a fault that ends the file."""
 
 
+def located(place: Place, members: list[Member]) -> RawRow | Fault:
+    """A row of members; a key that comes twice is its fault."""
+    values: dict[str, Any] = {}
+    for member in members:
+        if member.name in values:
+            return Fault("duplicate_key", f"key {member.name[:60]!r} comes twice in one record", *member.key)
+        values[member.name] = member.value
+    return RawRow(*place, values, lambda: members)
+
+
 class Cursor:
-    """Line and column of ever larger offsets of a text."""
+    """Line and column of ever larger offsets of a text; `start` is the place of its beginning."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, begin: int = 0, start: Place = (1, 1)) -> None:
         self._text = text
-        self._line = 1
-        self._start = 0  # offset of the current line
-        self._seen = 0
+        self._line = start[0]
+        self._line_start = begin - start[1] + 1  # offset of the current line
+        self._seen = begin
 
-    def at(self, offset: int) -> tuple[int, int]:
+    def at(self, offset: int) -> Place:
         if breaks := self._text.count("\n", self._seen, offset):
             self._line += breaks
-            self._start = self._text.rindex("\n", self._seen, offset) + 1
+            self._line_start = self._text.rindex("\n", self._seen, offset) + 1
         self._seen = max(self._seen, offset)
-        return self._line, offset - self._start + 1
+        return self._line, offset - self._line_start + 1

@@ -5,91 +5,125 @@ are lists: those are split on `|`. The standard library's reader gives no column
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
 
-from store.cells import Cell, Cursor, Fault, Member, RawRow, Rows
+from store.cells import Cursor, Fault, Member, Place, RawRow, Rows
 
 # One cell and what ends it; possessive, so that an open quote fails at once.
 _CELL = re.compile(r'(?:"((?:[^"]++|"")*+)"|([^",\n]*+))(,|\n|\Z)')
+_QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
+
+
+class _Row(NamedTuple):
+    line: int
+    cells: list[str]
+    places: Callable[[], list[Place]]
 
 
 def read_csv(text: str, *, fields: Collection[str], lists: Collection[str]) -> Rows:
     """Rows as records; an empty cell is None. A row with too many or too few cells is that row's
     fault; a bad header or an open quote ends the file."""
     rows = _rows(text)
-    header = next(rows, [])
-    names = [str(cell.value).strip() for cell in header]
+    header = next(rows, _Row(1, [], list))
+    names = [cell.strip() for cell in header.cells]
     _check_header(header, names, fields)
-    for cells in rows:
-        if len(cells) == 1 and not str(cells[0].value).strip():
+    for row in rows:
+        if len(row.cells) == 1 and not row.cells[0].strip():
             continue
-        if len(cells) != len(names):
-            yield _miscounted(cells, len(names))
+        if len(row.cells) != len(names):
+            yield _miscounted(row, len(names))
             continue
-        members = [
-            Member(name, cell.line, cell.column, _typed(cell, name in lists))
-            for name, cell in zip(names, cells, strict=True)
-        ]
-        yield RawRow(cells[0].line, cells[0].column, members)
+        values = {name: _typed(cell, name in lists) for name, cell in zip(names, row.cells, strict=True)}
+        yield RawRow(row.line, 1, values, _members(row, values))
 
 
-def _rows(text: str) -> Iterator[list[Cell]]:
-    place = Cursor(text).at
-    offset = 0
-    cells: list[Cell] = []
-    while offset < len(text) or cells:
-        start = place(offset)
+def _members(row: _Row, values: dict[str, Any]) -> Callable[[], list[Member]]:
+    # All items of a list share their cell's place: that is where one would look.
+    return lambda: [
+        Member(name, place, value, place, [])
+        for (name, value), place in zip(values.items(), row.places(), strict=True)
+    ]
+
+
+def _rows(text: str) -> Iterator[_Row]:
+    """Rows; one without quotes is split, the others are scanned."""
+    offset, line = 0, 1
+    while offset < len(text):
+        end = text.find("\n", offset)
+        end = len(text) if end < 0 else end
+        start, number = offset, line
+        if text.find('"', offset, end) < 0:
+            cells = text[offset:end].split(",")
+            offset = end + 1
+        else:
+            cells, offset = _scan(text, offset, line)
+        line += text.count("\n", start, offset)
+        yield _Row(number, cells, lambda start=start, number=number: _places(text, start, number))  # type: ignore[misc]
+
+
+def _scan(text: str, offset: int, line: int) -> tuple[list[str], int]:
+    cursor = Cursor(text, offset, (line, 1))
+    cells = []
+    end = ","
+    while end == ",":
         match = _CELL.match(text, offset)
         if match is None:
-            raise _broken(text, offset, start)
+            raise _broken(text, offset, cursor)
         quoted, plain, end = match.groups()
-        cells.append(Cell(plain if quoted is None else quoted.replace('""', '"'), *start))
+        cells.append(plain if quoted is None else quoted.replace('""', '"'))
         offset = match.end()
-        if end != ",":
-            yield cells
-            cells = []
+    return cells, offset
 
 
-def _broken(text: str, offset: int, start: tuple[int, int]) -> Fault:
-    line, column = start
+def _places(text: str, offset: int, line: int) -> list[Place]:
+    cursor = Cursor(text, offset, (line, 1))
+    places = []
+    match = _CELL.match(text, offset)
+    while match is not None:
+        places.append(cursor.at(match.start()))
+        match = _CELL.match(text, match.end()) if match[3] == "," else None
+    return places
+
+
+def _broken(text: str, offset: int, cursor: Cursor) -> Fault:
+    line, column = cursor.at(offset)
     if not text.startswith('"', offset):
         inside = text.index('"', offset) - offset
-        return Fault(
-            "syntax", "a quote inside an unquoted cell", line, column + inside, 'quote the cell, write ""'
-        )
-    closing = re.compile(r'"(?:[^"]++|"")*+"').match(text, offset)
+        hint = 'put the whole cell in quotes and write ""'
+        return Fault("syntax", "a quote inside an unquoted cell", line, column + inside, hint)
+    closing = _QUOTED.match(text, offset)
     if closing is None:
         return Fault("syntax", "this quote is never closed", line, column)
-    line, column = Cursor(text).at(closing.end())
-    return Fault("syntax", "text after a closing quote", line, column, 'inside a cell a quote is written ""')
+    place = cursor.at(closing.end())
+    return Fault("syntax", "text after a closing quote", *place, hint='inside a cell a quote is written ""')
 
 
-def _check_header(header: list[Cell], names: list[str], fields: Collection[str]) -> None:
+def _check_header(header: _Row, names: list[str], fields: Collection[str]) -> None:
     listing = ", ".join(fields)
     if not any(name in fields for name in names):
         raise Fault("no_header", "the first line isn't a header", 1, 1, f"name the columns: {listing}")
-    for i, (cell, name) in enumerate(zip(header, names, strict=True)):
+    for i, name in enumerate(names):
         if name not in fields:
+            place = header.places()[i]
             raise Fault(
-                "unknown_key", f"unknown column {name[:60]!r}", *cell[1:], hint=f"columns are {listing}"
+                "unknown_key", f"unknown column {name[:60]!r}", *place, hint=f"known columns: {listing}"
             )
         if name in names[:i]:
-            raise Fault("duplicate_key", f"column {name!r} comes twice", *cell[1:])
+            raise Fault("duplicate_key", f"column {name!r} comes twice", *header.places()[i])
     for name in ("subject", "relation"):
         if name not in names:
             raise Fault("missing", f"the header has no column {name!r}", 1, 1)
 
 
-def _miscounted(cells: list[Cell], wanted: int) -> Fault:
-    place = cells[wanted] if len(cells) > wanted else cells[-1]
-    cause = f"the row has {len(cells)} cells, the header {wanted}"
-    return Fault("syntax", cause, place.line, place.column, "quote a cell that holds a comma")
+def _miscounted(row: _Row, wanted: int) -> Fault:
+    places = row.places()
+    place = places[wanted] if len(places) > wanted else places[-1]
+    cause = f"the row has {len(places)} cells, the header {wanted}"
+    return Fault("syntax", cause, *place, hint="quote a cell that holds a comma")
 
 
-def _typed(cell: Cell, is_list: bool) -> Cell:
-    text = str(cell.value)
-    if not text.strip():
-        return cell._replace(value=None)
-    if not is_list:
-        return cell
-    return cell._replace(value=[cell._replace(value=part) for part in text.split("|") if part.strip()])
+def _typed(cell: str, is_list: bool) -> str | list[str] | None:
+    if not cell or cell.isspace():
+        return None
+    return [part for part in cell.split("|") if part.strip()] if is_list else cell

@@ -6,24 +6,30 @@ reading, so that no file can grow in memory. Doesn't know what the fields of a f
 
 import re
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import yaml
 
-from store.cells import Cell, Cursor, Fault, Member, Nested, RawRow, Rows, Value
+from store.cells import Cursor, Fault, Member, Place, RawRow, Rows, located
 
 MAX_DEPTH = 8
 MAX_ALIASES = 100
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})", re.ASCII)
 _KEPT_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"}
 
-Pairs = list[tuple[Cell, Cell]]
+
+class _Cell(NamedTuple):
+    """A value and where it starts."""
+
+    value: "str | int | float | bool | list[_Cell] | _Mapping | None"
+    place: Place
 
 
-class _Mapping(Nested):
-    """A mapping under construction; as a field's value it is just something nested."""
+class _Mapping:
+    """A mapping's keys and values in order, duplicates and all."""
 
     def __init__(self) -> None:
-        self.pairs: Pairs = []
+        self.pairs: list[tuple[_Cell, _Cell]] = []
 
 
 def read_yaml(text: str) -> Rows:
@@ -41,20 +47,28 @@ def read_yaml(text: str) -> Rows:
     if top is None:
         return
     if not isinstance(top.value, list):
-        raise Fault("type", "the file must hold one list of records", top.line, top.column, "- subject: ...")
+        raise Fault("type", "the file must hold one list of records", *top.place, hint="- subject: ...")
     for item in top.value:
         yield _row(item)
 
 
-def _row(item: Cell) -> RawRow | Fault:
+def _row(item: _Cell) -> RawRow | Fault:
     if not isinstance(item.value, _Mapping):
-        return Fault("type", "a record must be a mapping", item.line, item.column, "- subject: ...")
+        return Fault("type", "a record must be a mapping", *item.place, hint="- subject: ...")
     members = []
     for key, value in item.value.pairs:
         if not isinstance(key.value, str):
-            return Fault("type", "a key must be text", key.line, key.column)
-        members.append(Member(key.value, key.line, key.column, value))
-    return RawRow(item.line, item.column, members)
+            return Fault("type", "a key must be text", *key.place)
+        items = value.value if isinstance(value.value, list) else []
+        places = [cell.place for cell in items]
+        members.append(Member(key.value, key.place, _plain(value), value.place, places))
+    return located(item.place, members)
+
+
+def _plain(cell: _Cell) -> Any:
+    if isinstance(cell.value, list):  # deeper lists are as wrong as objects are
+        return [{} if isinstance(item.value, list | _Mapping) else item.value for item in cell.value]
+    return {} if isinstance(cell.value, _Mapping) else cell.value
 
 
 class _Builder:
@@ -63,15 +77,15 @@ class _Builder:
     def __init__(self, text: str) -> None:
         self._text = text
         self._cursor = Cursor(text)
-        self._anchors: dict[str, Cell] = {}
+        self._anchors: dict[str, _Cell] = {}
         self._aliases = 0
         self._resolver = yaml.resolver.Resolver()
 
-    def build(self) -> Cell | None:
+    def build(self) -> _Cell | None:
         """The one document's top cell; None when there is no document."""
-        top: Cell | None = None
-        open_cells: list[Cell] = []
-        keys: list[Cell | None] = []  # for each open cell, the key that waits for its value
+        top: _Cell | None = None
+        open_cells: list[_Cell] = []
+        keys: list[_Cell | None] = []  # for each open cell, the key that waits for its value
         for event in self._events():
             if isinstance(event, yaml.CollectionEndEvent):
                 open_cells.pop()
@@ -86,7 +100,7 @@ class _Builder:
                 open_cells.append(cell)
                 keys.append(None)
                 if len(open_cells) > MAX_DEPTH:
-                    raise Fault("too_deep", "values are nested too deeply", cell.line, cell.column)
+                    raise Fault("too_deep", "values are nested too deeply", *cell.place)
         return top
 
     def _events(self) -> Iterator[yaml.NodeEvent | yaml.CollectionEndEvent]:
@@ -101,36 +115,36 @@ class _Builder:
             elif isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
                 yield event
 
-    def _place(self, event: yaml.Event) -> tuple[int, int]:
+    def _place(self, event: yaml.Event) -> Place:
         return self._cursor.at(event.start_mark.index if event.start_mark else 0)
 
-    def _cell(self, event: yaml.NodeEvent) -> Cell:
+    def _cell(self, event: yaml.NodeEvent) -> _Cell:
         place = self._place(event)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, place)
         tag = getattr(event, "tag", None)
         if tag is not None and tag not in {"!", *_KEPT_TAGS}:
             raise Fault("tag", f"the tag {tag[:60]!r} isn't allowed", *place, hint="write plain values")
-        cell = Cell(self._value(event), *place)
+        cell = _Cell(self._value(event), place)
         if event.anchor is not None:
             self._anchors[event.anchor] = cell
         return cell
 
-    def _alias(self, event: yaml.AliasEvent, place: tuple[int, int]) -> Cell:
+    def _alias(self, event: yaml.AliasEvent, place: tuple[int, int]) -> _Cell:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
             raise Fault("alias", f"more than {MAX_ALIASES} aliases", *place, hint="write the values out")
         target = self._anchors.get(str(event.anchor))
         if target is None:
             raise Fault("alias", f"the anchor {str(event.anchor)[:60]!r} isn't known here", *place)
-        return Cell(target.value, *place)
+        return _Cell(target.value, place)
 
-    def _value(self, event: yaml.NodeEvent) -> Value:
+    def _value(self, event: yaml.NodeEvent) -> "str | int | float | bool | list[_Cell] | _Mapping | None":
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         return [] if isinstance(event, yaml.SequenceStartEvent) else _Mapping()
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Value:
+    def _scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
         """Text, whole numbers, null; what YAML calls a time stays text, the rest is its own type."""
         text = event.value
         # Typed as untyped in types-PyYAML.
@@ -145,7 +159,7 @@ class _Builder:
         return 0.5 if kind in {"int", "float"} else text
 
 
-def _put(parent: Cell, key: Cell | None, cell: Cell) -> Cell | None:
+def _put(parent: _Cell, key: _Cell | None, cell: _Cell) -> _Cell | None:
     """Add to an open cell; returns the key that now waits."""
     if isinstance(parent.value, list):
         parent.value.append(cell)

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
-from store.cells import Cell, Fault, Member, Nested, RawRow
+from store.cells import Fault, RawRow
 from store.facts import FactKey, FactUpdate, Op, Priority, normalise
 from store.times import parse_time
 
@@ -18,6 +18,7 @@ FIELDS = (
     "subject", "relation", "object", "op", "aliases", "old", "old_aliases", "effective_at", "version",
     "source", "priority", "note", "prompts", "paraphrases",
 )  # fmt: skip
+_KNOWN = frozenset(FIELDS)
 LISTS = ("aliases", "old_aliases", "prompts", "paraphrases")
 MAX_NAME = 1_000  # characters of a subject, relation, object, alias or source
 MAX_TEXT = 10_000  # characters of a note or a phrasing
@@ -60,32 +61,38 @@ def check(row: RawRow) -> FactUpdate:
 
 
 class _Record:
-    """The members of one row by name, with typed reads. A null is as good as absent."""
+    """The values of one row with typed reads. A null is as good as absent."""
 
     def __init__(self, row: RawRow) -> None:
         self._row = row
-        self._cells: dict[str, Cell] = {}
-        for member in row.members:
-            self._add(member)
+        self._values = row.values
+        if not row.values.keys() <= _KNOWN:
+            name = next(key for key in row.values if key not in _KNOWN)
+            place = row.place(name, key=True)
+            hint = f"known keys: {', '.join(FIELDS)}"
+            raise Fault("unknown_key", f"unknown key {name[:60]!r}", *place, hint=hint)
 
-    def _add(self, member: Member) -> None:
-        if member.name not in FIELDS:
-            cause = f"unknown key {member.name[:60]!r}"
-            raise Fault("unknown_key", cause, member.line, member.column, f"known keys: {', '.join(FIELDS)}")
-        if member.name in self._cells:
-            cause = f"key {member.name!r} comes twice in one record"
-            raise Fault("duplicate_key", cause, member.line, member.column)
-        self._cells[member.name] = member.cell
-
-    def fault(self, field: str, code: str, cause: str, hint: str = "") -> Fault:
-        place: Cell | RawRow = self._cells.get(field, self._row)
-        return Fault(code, cause, place.line, place.column, hint)
+    def fault(self, field: str, code: str, cause: str, hint: str = "", item: int | None = None) -> Fault:
+        return Fault(code, cause, *self._row.place(field, item), hint=hint)
 
     def _read(self, field: str, limit: int, tidy: Callable[[str], str]) -> str:
-        cell = self._cells.get(field)
-        if cell is None or cell.value is None:
-            return ""
-        return _string(cell, field, limit, tidy)
+        value = self._values.get(field)
+        return "" if value is None else self._string(value, field, limit, tidy)
+
+    def _string(
+        self, value: object, field: str, limit: int, tidy: Callable[[str], str], item: int | None = None
+    ) -> str:
+        if not isinstance(value, str):
+            cause = f"{field!r} must be text, not {_kind(value)}"
+            raise self.fault(field, "type", cause, "put it in quotes", item)
+        if not value.isprintable() and (unfit := _UNFIT.search(value)):
+            cause = f"{field!r} holds the character U+{ord(unfit.group()):04X}"
+            raise self.fault(field, "bad_text", cause, item=item)
+        text = tidy(value)
+        if len(text) > limit:
+            cause = f"{field!r} has {len(text)} characters, more than {limit}"
+            raise self.fault(field, "too_long", cause, item=item)
+        return text
 
     def name(self, field: str, *, required: bool = False) -> str:
         text = self._read(field, MAX_NAME, normalise)
@@ -104,18 +111,17 @@ class _Record:
         return self._list(field, MAX_TEXT, str.strip)
 
     def _list(self, field: str, limit: int, tidy: Callable[[str], str]) -> tuple[str, ...]:
-        cell = self._cells.get(field)
-        if cell is None or cell.value is None:
+        values = self._values.get(field)
+        if values is None:
             return ()
-        if not isinstance(cell.value, list):
-            raise self.fault(field, "type", f"{field!r} must be a list of texts, not {_kind(cell)}")
-        if len(cell.value) > MAX_ITEMS:
+        if not isinstance(values, list):
+            raise self.fault(field, "type", f"{field!r} must be a list of texts, not {_kind(values)}")
+        if len(values) > MAX_ITEMS:
             raise self.fault(field, "too_long", f"{field!r} has more than {MAX_ITEMS} items")
-        items = [_string(item, field, limit, tidy) for item in cell.value]
-        for item, text in zip(cell.value, items, strict=True):
-            if not text:
-                raise Fault("empty", f"an item of {field!r} is empty", item.line, item.column)
-        return tuple(dict.fromkeys(items))
+        texts = [self._string(value, field, limit, tidy, i) for i, value in enumerate(values)]
+        if "" in texts:
+            raise self.fault(field, "empty", f"an item of {field!r} is empty", item=texts.index(""))
+        return tuple(dict.fromkeys(texts))
 
     def choice(self, field: str, default: _Enum) -> _Enum:
         text = self.name(field)
@@ -134,10 +140,9 @@ class _Record:
             raise self.fault(field, "bad_time", str(error), hint) from None
 
     def version(self, field: str) -> int | None:
-        cell = self._cells.get(field)
-        if cell is None or cell.value is None:
+        value = self._values.get(field)
+        if value is None:
             return None
-        value = cell.value
         if isinstance(value, str) and re.fullmatch(r"\s*\d{1,19}\s*", value, re.ASCII):
             value = int(value)  # CSV has no numbers
         if type(value) is not int or not 0 <= value < 2**63:
@@ -145,30 +150,16 @@ class _Record:
         return value
 
 
-def _string(cell: Cell, field: str, limit: int, tidy: Callable[[str], str]) -> str:
-    if not isinstance(cell.value, str):
-        cause = f"{field!r} must be text, not {_kind(cell)}"
-        raise Fault("type", cause, cell.line, cell.column, "put it in quotes")
-    if unfit := _UNFIT.search(cell.value):
-        cause = f"{field!r} holds the character U+{ord(unfit.group()):04X}"
-        raise Fault("bad_text", cause, cell.line, cell.column)
-    text = tidy(cell.value)
-    if len(text) > limit:
-        cause = f"{field!r} has {len(text)} characters, more than {limit}"
-        raise Fault("too_long", cause, cell.line, cell.column)
-    return text
-
-
-def _kind(cell: Cell) -> str:
-    match cell.value:
+def _kind(value: object) -> str:
+    match value:
         case None:
             return "null"
         case bool():
             return "a yes-or-no value"
         case int() | float():
             return "a number"
-        case Nested():
-            return "an object"
         case list():
             return "a list"
+        case dict():
+            return "an object"
     return "text"
