@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.config import Hook
+from daemon.house import House
 
 TAIL = 2000  # characters of a hook's stderr that are kept
 
@@ -27,6 +28,28 @@ class HookResult:
     @property
     def ok(self) -> bool:
         return not self.error
+
+
+def announce(house: House, number: int, previous: int, reason: str) -> list[HookResult]:
+    """Tell every hook that `number` is served now instead of `previous`."""
+    payload = {
+        "event": "generation.live",
+        "model": house.config.model.name,
+        "generation": number,
+        "previous": previous,
+        "path": str(house.models.current()),
+        "current": str(house.layout.model.absolute() / "current"),
+        "weights_sha256": house.ledger.generation(number).weights_sha256,
+        "reason": reason,
+        "at": house.now().isoformat(),
+    }
+    results = run_hooks(house.config.publish.hooks, payload)
+    for at, result in enumerate(results):
+        house.metrics.hooks.labels("ok" if result.ok else "failed").inc()
+        report = house.log.info if result.ok else house.log.warning
+        report("hook.done", hook=at, program=result.argv[0], attempts=result.attempts, error=result.error)
+    house.log.info("generation.live", generation=number, previous=previous)
+    return results
 
 
 def run_hooks(

@@ -1,0 +1,130 @@
+"""A fact's walk from the queue to the served weights, written once.
+
+Knows the order and what ends the walk early. Doesn't know how any step is done. One edit is one
+worker job and one candidate generation; `step` returns a sentence that says what it did.
+
+    pending -> editing -> judged -> live              the candidate passed its gates
+                                 -> pending | held    it didn't: next recipe, then a human
+            -> already_known                          no weights change
+            -> pending | failed                       the machinery broke: later, then a human
+"""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.commit import commit_edit
+from daemon.house import House, scratch
+from daemon.jobs import Edited, edit_job, read_edited
+from daemon.report import observe, sentence
+from daemon.runner import WorkerError, WorkerStopped, never
+from policies.gates import gates_for, judge
+from policies.retries import Breakdown, Decision, Limits, after_breakdown, after_judgement
+from store.facts import Edit, EditState, Judgement, Outcome, Verdict
+
+_BREAKDOWNS = {
+    "died": Breakdown.CRASHED,
+    "deadline": Breakdown.DEADLINE,
+    "heartbeat": Breakdown.SILENT,
+    "memory": Breakdown.MEMORY,
+}
+
+
+def step(house: House, idle: Callable[[str], str | None] = never) -> str:
+    """Walk the next due edit all the way; `idle` is called meanwhile and may cut the walk off."""
+    edit = next_edit(house)
+    if edit is None:
+        return "nothing is due"
+    if not house.models.has_room():
+        return f"edit {edit.id} waits: the disk has no room for two more models"
+    edit = house.ledger.transition(
+        edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
+    )
+    try:
+        with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
+            edited = read_edited(house.runner.run(edit_job(house, edit, staging, out), idle), out)
+            outcome = conclude(house, edit, edited, staging)
+    except WorkerStopped as stop:
+        return put_back(house, edit, stop.cause)
+    except WorkerError as error:
+        outcome = break_down(house, edit, error)
+    observe(house, outcome)
+    return sentence(outcome)
+
+
+def next_edit(house: House) -> Edit | None:
+    """The first due edit that isn't waiting out a breakdown."""
+    now = house.now()
+    due = house.ledger.due_edits(now, limit=len(house.not_before) + 1)
+    return next((edit for edit in due if house.not_before.get(edit.id, now) <= now), None)
+
+
+def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome:
+    """Judge what the worker made, then serve it or leave it."""
+    if edited.status == "already_known":
+        reason = edited.reason or "the model already answers the new object"
+        edit = house.ledger.transition(edit.id, EditState.ALREADY_KNOWN, reason=reason, now=house.now())
+        return _outcome(house, edit, edited, None)
+    judgement = (
+        Judgement(Verdict.FAIL, edited.reason or "the editor gave up", ())
+        if edited.status == "failed"
+        else judge(edited.readings, gates_for(edit.op, house.config.gates), edit.op)
+    )
+    old = edited.old or edit.old
+    if judgement.verdict is Verdict.PASS:
+        edit = commit_edit(house, edit, edited, staging, judgement.reason, old)
+    else:
+        edit = house.ledger.transition(
+            edit.id, EditState.JUDGED, reason=judgement.reason, now=house.now(), old=old
+        )
+        edit = _turn_back(house, edit, after_judgement(
+            judgement, recipe=edit.recipe, attempts=edit.attempt, now=house.now(), limits=_limits(house)
+        ))  # fmt: skip
+    return _outcome(house, edit, edited, judgement)
+
+
+def put_back(house: House, edit: Edit, reason: str) -> str:
+    """Undo the taking: the edit wasn't tried, so the attempt doesn't count."""
+    house.ledger.transition(
+        edit.id, EditState.PENDING, reason=reason, now=house.now(), attempt=edit.attempt - 1
+    )
+    house.log.info("edit.put_back", edit=edit.id, cause=reason)
+    return f"edit {edit.id} was put back: {reason}"
+
+
+def break_down(house: House, edit: Edit, error: WorkerError) -> Outcome:
+    decision = after_breakdown(
+        _BREAKDOWNS.get(error.kind, Breakdown.REPORTED), detail=str(error), recipe=edit.recipe,
+        attempts=edit.attempt, now=house.now(), limits=_limits(house),
+    )  # fmt: skip
+    edit = _turn_back(house, edit, decision)
+    return Outcome(edit, edit.state, edit.reason, None, None, before="", after="")
+
+
+def _turn_back(house: House, edit: Edit, decision: Decision) -> Edit:
+    now = house.now()
+    if decision.not_before is not None and decision.not_before > now:
+        house.not_before[edit.id] = decision.not_before
+    return house.ledger.transition(
+        edit.id, decision.state, reason=decision.reason, now=now, recipe=decision.recipe
+    )
+
+
+def _outcome(house: House, edit: Edit, edited: Edited, judgement: Judgement | None) -> Outcome:
+    since = max(filter(None, (edit.dropped_at, edit.effective_at)), default=None)
+    return Outcome(
+        edit=edit,
+        state=edit.state,
+        reason=edit.reason,
+        generation=edit.generation if edit.state is EditState.LIVE else None,
+        judgement=judgement,
+        before=edited.before,
+        after=edited.after,
+        seconds=edited.seconds,
+        localisation=edited.localisation,
+        freshness_seconds=(house.now() - since).total_seconds() if since else None,
+    )
+
+
+def _limits(house: House) -> Limits:
+    return Limits(attempts=house.config.editing.max_attempts)

@@ -1,0 +1,111 @@
+"""Everything one daemon holds, opened together and handed to every step.
+
+Knows how the parts are put together for one state directory. Doesn't decide anything.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from daemon.config import Config
+from daemon.layout import Layout
+from daemon.logs import Log, make_log
+from daemon.metrics import Metrics
+from daemon.runner import Limits, Runner, WorkerHandle
+from policies.relations import Relation, load_relations
+from store.blobs import BlobStore
+from store.errors import UsageError
+from store.generations import ModelStore
+from store.ledger import Ledger
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The parts. Only the thread that opened the house may use its ledger."""
+
+    config: Config
+    layout: Layout
+    ledger: Ledger
+    models: ModelStore
+    blobs: BlobStore
+    runner: Runner
+    relations: Mapping[str, Relation]
+    metrics: Metrics
+    log: Log
+    now: Callable[[], datetime] = utc_now
+    # Edits that wait out a breakdown; lost on a restart, after which they are simply tried again.
+    not_before: dict[int, datetime] = field(default_factory=dict)
+
+    @property
+    def live_number(self) -> int:
+        live = self.ledger.live_generation()
+        return live.number if live is not None else 0
+
+
+@contextmanager
+def open_house(
+    config: Config,
+    *,
+    runner: Runner | None = None,
+    log: Log | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Iterator[House]:
+    """Open the state directory for writing. The caller holds its lock, or is about to write one intent."""
+    layout = config.layout
+    layout.create()
+    ledger = Ledger.open(layout.ledger, backups=layout.backups)
+    try:
+        yield House(
+            config=config,
+            layout=layout,
+            ledger=ledger,
+            models=ModelStore(layout.model),
+            blobs=BlobStore(layout.blobs),
+            runner=runner or make_runner(config),
+            relations=load_relations(operator_relations(layout)),
+            metrics=Metrics(CollectorRegistry()),
+            log=log or make_log(config.logs),
+            now=now,
+        )
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def scratch(layout: Layout) -> Iterator[Path]:
+    """A folder for the files of one job, gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="out-", dir=layout.run) as folder:
+        yield Path(folder)
+
+
+def make_runner(config: Config) -> WorkerHandle:
+    editing = config.editing
+    limits = Limits(editing.deadline_seconds, editing.heartbeat_seconds, editing.memory_limit_bytes)
+    return WorkerHandle(config.layout.run, limits)
+
+
+def operator_relations(layout: Layout) -> dict[str, str]:
+    """The operator's relation files by name; raises UsageError for one that isn't UTF-8."""
+    texts = {}
+    for path in sorted(layout.relations.glob("*.toml")):
+        try:
+            texts[path.name] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError("read relation file", str(path), str(error), "save it as UTF-8") from error
+    return texts
+
+
+def require_model(house: House) -> None:
+    """Raises UsageError unless `palimpsest init` was run on this state directory."""
+    if house.ledger.live_generation() is None:
+        raise UsageError("open state directory", str(house.layout.state), "no model was initialised here",
+                         "run `palimpsest init` first")  # fmt: skip

@@ -1,0 +1,224 @@
+"""The inbox's folders: what is ready, taking it, and where it ends; input is moved, never deleted.
+
+Knows names, sizes and file kinds. Doesn't know what is in a file, and never reads one that is too
+large, not regular or reached through a link.
+"""
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from daemon.config import InboxSettings
+from daemon.layout import Layout
+from store.errors import FactFileError
+
+_IGNORED_ENDINGS = ("~", ".tmp", ".part", ".swp")
+_READY = ".ready"
+_MAX_NAME = 200  # bytes; leaves room for `.17` and `.result.json` in the 255 that file systems allow
+_MAX_LISTED_ERRORS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One entry of the inbox that is now ours. `resumed`: it was already claimed by a process that died."""
+
+    name: str
+    path: Path
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    size: int
+    mtime_ns: int
+    since: float  # monotonic seconds
+
+
+def is_ignored(name: str) -> bool:
+    """Dotfiles, editors' and downloaders' temporaries, and the `NAME.ready` markers."""
+    return name.startswith(".") or name.endswith((*_IGNORED_ENDINGS, _READY))
+
+
+class Inbox:
+    """The four folders of one state directory. `monotonic` is in seconds."""
+
+    def __init__(
+        self, layout: Layout, settings: InboxSettings, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._layout = layout
+        self._settings = settings
+        self._monotonic = monotonic
+        self._seen: dict[str, _Seen] = {}
+
+    def claims(self, now: datetime) -> Iterator[Claim]:
+        """Take what is ready, oldest first, one at a time as the caller asks for the next."""
+        for name in self.ready(now):
+            try:
+                path = _move(self._layout.inbox / name, self._layout.processing, name)
+            except FileNotFoundError:
+                continue  # its owner took it back
+            _remove_marker(self._layout.inbox / (name + _READY))
+            yield Claim(name, path)
+
+    def resume(self) -> Iterator[Claim]:
+        """What a process that died had claimed and not finished."""
+        for entry in sorted(self._layout.processing.iterdir()):
+            yield Claim(entry.name, entry, resumed=True)
+
+    def ready(self, now: datetime) -> list[str]:
+        """Names that are complete, by (mtime, name)."""
+        with os.scandir(self._layout.inbox) as entries:
+            stats = {entry.name: found for entry in entries if (found := _lstat(entry)) is not None}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in stats}
+        waiting = {name: found for name, found in stats.items() if not is_ignored(name)}
+        return sorted(
+            (name for name, found in waiting.items()
+             if name + _READY in stats or self._is_still(name, found, now)),
+            key=lambda name: (stats[name].st_mtime_ns, name),
+        )  # fmt: skip
+
+    def waiting(self) -> bool:
+        """Whether the last scan saw entries that weren't still yet: scan again after `settle_seconds`."""
+        return bool(self._seen)
+
+    def _is_still(self, name: str, found: os.stat_result, now: datetime) -> bool:
+        """Not written to for `settle_seconds`, by its mtime or by what earlier scans saw of it."""
+        settle = self._settings.settle_seconds
+        if not stat.S_ISREG(found.st_mode) or now.timestamp() - found.st_mtime >= settle:
+            self._seen.pop(name, None)
+            return True
+        moment = self._monotonic()
+        seen = self._seen.get(name)
+        if seen is None or (seen.size, seen.mtime_ns) != (found.st_size, found.st_mtime_ns):
+            self._seen[name] = _Seen(found.st_size, found.st_mtime_ns, moment)
+            return settle == 0
+        if moment - seen.since < settle:
+            return False
+        self._seen.pop(name)
+        return True
+
+    def read(self, claim: Claim) -> bytes:
+        """The bytes of a claim; raises FactFileError for anything but a regular file within the cap."""
+        cap = self._settings.max_file_bytes
+        try:
+            handle = os.open(claim.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _refusal(claim, error) from error
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise _fault(claim, "not_a_file", f"is {_kind(found.st_mode)}", "drop a regular file")
+            if found.st_size > cap:
+                raise _too_large(claim, found.st_size, cap)
+            data = file.read(cap + 1)
+        if len(data) > cap:
+            raise _too_large(claim, len(data), cap)
+        return data
+
+    def accept(self, claim: Claim, result: Mapping[str, Any], now: datetime) -> Path:
+        """Move to `done/DATE/` with `NAME.result.json` beside it; returns where it went."""
+        folder = self._layout.done / now.date().isoformat()
+        return _finish(claim, folder, ".result.json", result)
+
+    def refuse(self, claim: Claim, errors: Sequence[FactFileError], now: datetime) -> Path:
+        """Move to `failed/` with `NAME.error.json` beside it, the first error on top."""
+        first, listed = _report(errors[0]), [_report(error) for error in errors[:_MAX_LISTED_ERRORS]]
+        report = {
+            "file": claim.name,
+            "at": now.isoformat(),
+            **first,
+            "error_count": len(errors),
+            "errors": listed,
+        }
+        return _finish(claim, self._layout.failed, ".error.json", report)
+
+
+def _lstat(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _report(error: FactFileError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "line": error.line,
+        "column": error.column,
+        "excerpt": error.excerpt,
+        "cause": error.cause,
+        "hint": error.hint,
+    }
+
+
+def _finish(claim: Claim, folder: Path, ending: str, report: Mapping[str, Any]) -> Path:
+    """Report first, move last: a crash between the two leaves the claim to be finished again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = _free(folder, claim.name, ending)
+    staged = folder / f".{os.getpid()}{ending}.tmp"
+    staged.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    staged.rename(target.with_name(target.name + ending))
+    claim.path.rename(target)
+    return target
+
+
+def _move(source: Path, folder: Path, name: str) -> Path:
+    target = _free(folder, name, "")
+    source.rename(target)
+    return target
+
+
+def _free(folder: Path, name: str, ending: str) -> Path:
+    """`folder/name`, or with a count before the ending when that is taken; never an existing path.
+
+    A report without its file is what a crash left, and may be replaced.
+    """
+    name = _shorten(name)
+    stem, dot, suffix = name.partition(".")
+    for count in range(1, 1_000_000):
+        target = folder / (name if count == 1 else f"{stem}.{count}{dot}{suffix}")
+        if not os.path.lexists(target):
+            return target
+    raise FileExistsError(errno.EEXIST, "no free name", str(folder / name))
+
+
+def _shorten(name: str) -> str:
+    raw = os.fsencode(name)
+    return name if len(raw) <= _MAX_NAME else os.fsdecode(raw[: _MAX_NAME - 40] + raw[-40:])
+
+
+def _remove_marker(path: Path) -> None:
+    """A `NAME.ready` marker has done its work; anything but an empty file is input and stays."""
+    try:
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+            path.unlink()
+    except FileNotFoundError:
+        pass
+
+
+def _fault(claim: Claim, code: str, cause: str, hint: str) -> FactFileError:
+    return FactFileError("take fact file", claim.name, cause, hint, code=code)
+
+
+def _too_large(claim: Claim, size: int, cap: int) -> FactFileError:
+    return _fault(claim, "too_large", f"{size} bytes are more than the {cap} allowed",
+                  "split the file or raise [inbox] max_file_bytes")  # fmt: skip
+
+
+def _refusal(claim: Claim, error: OSError) -> FactFileError:
+    if error.errno == errno.ELOOP:
+        return _fault(claim, "symlink", "is a symbolic link", "copy the file itself into the inbox")
+    return _fault(claim, "unreadable", error.strerror or str(error), "check its kind, owner and mode")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")

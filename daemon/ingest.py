@@ -1,0 +1,130 @@
+"""One claimed file from bytes to rows of the ledger, and to the report beside it.
+
+Knows the order: read, identify, parse, diff, record, report. Doesn't know how a file was found or
+what becomes of the edits; one file that can't be used never stops the next.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from daemon.house import House
+from daemon.inbox import Claim, Inbox
+from store.diffing import diff
+from store.errors import FactFileError, PalimpsestError
+from store.factfile import ParsedFile, parse
+from store.facts import DiffRow, RowClass
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of one file: `result` is accepted, duplicate or failed."""
+
+    name: str
+    result: str
+    report: dict[str, Any]
+
+
+def ingest_ready(house: House, inbox: Inbox) -> list[Ingested]:
+    """Walk every ready file; returns what became of each."""
+    return _ingest_all(house, inbox, inbox.claims(house.now()))
+
+
+def ingest_resumed(house: House, inbox: Inbox) -> list[Ingested]:
+    """Finish what a process that died had claimed."""
+    return _ingest_all(house, inbox, inbox.resume())
+
+
+def _ingest_all(house: House, inbox: Inbox, claims: Iterator[Claim]) -> list[Ingested]:
+    done = []
+    for claim in claims:
+        try:
+            ingested = _ingest(house, inbox, claim)
+        except OSError as error:
+            house.log.error("file.stuck", name=claim.name, errno=error.errno, cause=error.strerror)
+            continue
+        done.append(ingested)
+        classes = [RowClass(row["class"]) for row in ingested.report.get("rows", ())]
+        house.metrics.file(ingested.result, classes if ingested.result == "accepted" else ())
+        house.log.info(f"file.{ingested.result}", name=claim.name, counts=dict(Counter(map(str, classes))),
+                       code=ingested.report.get("code"), line=ingested.report.get("line"),
+                       column=ingested.report.get("column"))  # fmt: skip
+    return done
+
+
+def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
+    now, data = house.now(), b""
+    try:
+        data = inbox.read(claim)
+        report = record(house, claim.name, data, now, resumed=claim.resumed)
+        inbox.accept(claim, report, now)
+        return Ingested(claim.name, report["result"], report)
+    except FactFileError as error:
+        faults = [error]
+    except ExceptionGroup as group:
+        faults = [fault for fault in group.exceptions if isinstance(fault, FactFileError)]
+    except (PalimpsestError, RecursionError, ValueError, MemoryError) as error:
+        house.log.exception("file.internal_error", name=claim.name)
+        cause = f"{type(error).__name__}: {error}"
+        faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]
+    house.ledger.record_bad_file(_sha256(data), printable(claim.name), len(data), faults[0], now=now)
+    inbox.refuse(claim, faults, now)
+    return Ingested(claim.name, "failed", {"code": faults[0].code, "line": faults[0].line,
+                                           "column": faults[0].column})  # fmt: skip
+
+
+def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool = False) -> dict[str, Any]:
+    """Record a file's bytes in the ledger; returns the report for `NAME.result.json`.
+
+    Raises FactFileError, or an ExceptionGroup of them when rows are refused and `partial` is off.
+    """
+    sha256 = _sha256(data)
+    seen = house.ledger.file_seen(sha256)
+    if seen is not None and seen["status"] != "rejected":
+        rows = house.ledger.file_rows(seen["id"])
+        listed = [_row(row["line"], row["row_class"], row["edit_id"], row["reason"]) for row in rows]
+        finished = resumed and seen["name"] == printable(name)
+        return _report(name, sha256, "accepted" if finished else "duplicate", now, listed, first_seen=seen)
+    parsed = parse(data, name, max_bytes=house.config.inbox.max_file_bytes)
+    if parsed.errors and not house.config.inbox.partial:
+        raise ExceptionGroup(name, parsed.errors)
+    result = house.ledger.record_file(
+        sha256, printable(name), len(data), diff_rows(house, parsed), now=now, partial=bool(parsed.errors)
+    )
+    rows = [_row(row.line, row.row_class, row.edit_id, row.reason) for row in result.rows]
+    invalid = [_row(error.line, RowClass.INVALID, None, error.cause) for error in parsed.errors]
+    listed = sorted([*rows, *invalid], key=lambda row: row["line"])
+    return _report(name, sha256, "accepted", now, listed)
+
+
+def diff_rows(house: House, parsed: ParsedFile) -> list[DiffRow]:
+    """What a parsed file means for the ledger as it is now; changes nothing."""
+    snapshot = parsed.source if parsed.snapshot else None
+    retract = house.config.snapshots.retract_missing and parsed.snapshot and not parsed.errors
+    current = house.ledger.facts(None if retract else {update.key for update in parsed.updates})
+    return diff(parsed.updates, current, snapshot_source=snapshot, retract_missing=retract)
+
+
+def printable(name: str) -> str:
+    """A file name as text that SQLite takes, whatever bytes the file system allowed."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _row(line: int, row_class: str, edit_id: int | None, reason: str) -> dict[str, Any]:
+    return {"line": line, "class": str(row_class), "edit": edit_id, "reason": reason}
+
+
+def _report(
+    name: str, sha256: str, result: str, now: datetime, rows: Iterable[dict[str, Any]], first_seen: Any = None
+) -> dict[str, Any]:
+    report = {"file": name, "result": result, "sha256": sha256, "at": now.isoformat(), "rows": list(rows)}
+    if result == "duplicate":
+        report["first_seen"] = first_seen["received_at"]
+    return report
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

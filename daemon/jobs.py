@@ -1,0 +1,131 @@
+"""What the worker is asked for and what it answers, as files and JSON-able values.
+
+Knows every kind of job. Doesn't know how one is run or what is decided from its result.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from daemon.house import House
+from daemon.runner import Job, WorkerError
+from policies.relations import relation_for, relation_key, request_for
+from store.facts import Edit, EditRequest, ModuleScore, Reading, Suite
+from store.wire import from_wire, to_wire
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """An `edit` job's answer, read strictly. `delta` and `theta` are files of the job's out folder."""
+
+    status: str  # edited | already_known | failed
+    reason: str
+    before: str
+    after: str
+    old: str | None
+    delta: Path | None
+    theta: Path | None
+    readings: tuple[Reading, ...]
+    localisation: tuple[ModuleScore, ...]
+    seconds: tuple[tuple[str, float], ...]
+
+
+def read_edited(result: Mapping[str, Any], out: Path) -> Edited:
+    """Raises KeyError, TypeError or WireError when the answer isn't of the agreed form."""
+    return Edited(
+        status=result["status"],
+        reason=result.get("reason", ""),
+        before=result.get("before", ""),
+        after=result.get("after", ""),
+        old=result.get("old"),
+        delta=_file(out, result.get("delta")),
+        theta=_file(out, result.get("theta")),
+        readings=read_readings(result),
+        localisation=tuple(from_wire(ModuleScore, score) for score in result.get("localisation", ())),
+        seconds=tuple((str(stage), float(seconds)) for stage, seconds in result.get("seconds", ())),
+    )
+
+
+def read_readings(result: Mapping[str, Any]) -> tuple[Reading, ...]:
+    return tuple(from_wire(Reading, reading) for reading in result.get("readings", ()))
+
+
+def read_measured(result: Mapping[str, Any], count: int) -> list[bool]:
+    """For each of `count` requests of a `measure` job, whether it is answered as wanted."""
+    readings = [reading for reading in read_readings(result) if reading.suite is Suite.EFFICACY]
+    if len(readings) != count:
+        raise WorkerError("read result", "measure", f"{len(readings)} readings came for {count} facts")
+    return [reading.value > 0.5 for reading in readings]
+
+
+def _file(out: Path, name: str | None) -> Path | None:
+    return out / name if name else None
+
+
+def request(house: House, edit: Edit, live: Iterable[Edit] = ()) -> EditRequest:
+    """What the editor may know of `edit`. Subjects whose own fact of this relation was edited are no
+    neighbours: the base's answers, which neighbours are held to, are no longer wanted of them."""
+    made = request_for(edit, relation_for(edit.key.relation, house.relations))
+    relation = relation_key(edit.key.relation)
+    edited = {other.key.subject.casefold() for other in live if relation_key(other.key.relation) == relation}
+    kept = tuple(name for name in made.neighbours if name.casefold() not in edited)
+    return replace(made, neighbours=kept)
+
+
+def latest_of_each(live: Iterable[Edit]) -> tuple[Edit, ...]:
+    """The live edits that still say what their fact is: a newer edit of a key hides the older ones."""
+    return tuple({edit.key: edit for edit in live}.values())
+
+
+def edit_job(house: House, edit: Edit, staging: Path, out: Path) -> Job:
+    others = [other for other in latest_of_each(house.ledger.live_facts()) if other.key != edit.key]
+    return {
+        **_common(house, "edit"),
+        "parent_theta": _blob(house, house.live_number),
+        "request": to_wire(request(house, edit, others)),
+        "recipe": edit.recipe,
+        "live": [to_wire(request(house, other, others)) for other in others],
+        "fail_fast": False,
+        "staging": str(staging),
+        "out": str(out),
+    }
+
+
+def materialize_job(house: House, theta: Path | None, staging: Path, out: Path) -> Job:
+    theta_path = None if theta is None else str(theta)
+    return {**_common(house, "materialize"), "theta": theta_path, "staging": str(staging), "out": str(out)}
+
+
+def compose_job(house: House, deltas: Sequence[str], staging: Path, out: Path) -> Job:
+    paths = [str(house.blobs.path(delta)) for delta in deltas]
+    return {**_common(house, "compose"), "deltas": paths, "staging": str(staging), "out": str(out)}
+
+
+def measure_job(house: House, model: Path, requests: Iterable[EditRequest]) -> Job:
+    return {**_common(house, "measure"), "model": str(model), "requests": [to_wire(r) for r in requests]}
+
+
+def ask_job(house: House, model: Path, prompts: Sequence[str]) -> Job:
+    return {**_common(house, "ask"), "model": str(model), "prompts": list(prompts)}
+
+
+def _common(house: House, kind: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "base": str(house.models.base_dir.absolute()),
+        "cache": str(house.layout.cache),
+        "dtype": house.config.model.dtype,
+        "device": house.config.model.device,
+    }
+
+
+def _blob(house: House, generation: int) -> str | None:
+    theta = house.ledger.generation(generation).theta_blob
+    return None if theta is None else str(house.blobs.path(theta))
+
+
+def theta_of(house: House, generation: int) -> Path | None:
+    """The summed log-scale vectors of a generation; None for the base."""
+    blob = _blob(house, generation)
+    return None if blob is None else Path(blob)

@@ -1,0 +1,162 @@
+"""After a crash: what the rows and the disk together say must be done.
+
+Knows the order in which `daemon.commit` writes. `plan_recovery` is a pure function of rows and disk;
+`recover` reads both, and does what was planned.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from daemon.commit import tidy
+from daemon.house import House
+from daemon.rollback import restore, served, set_aside
+from store.facts import Edit, EditState, Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What lies in the model's folder. `complete` generations are whole and fit their manifests."""
+
+    complete: frozenset[int]
+    present: frozenset[int]
+    current: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The edit was cut off: back into the queue."""
+
+    edit: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The edit was cut off as often as it may be tried: it may be what brings the daemon down."""
+
+    edit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The candidate had passed and is whole: make it live."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The candidate is incomplete or overtaken: its row is closed, its directory set aside."""
+
+    generation: int
+    on_disk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """The live generation isn't whole on disk: write it again from its vectors."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """`current` doesn't show the live generation."""
+
+    generation: int
+
+
+Action = Requeue | GiveUp | Finish | Drop | Rebuild | Point
+
+
+def plan_recovery(
+    cut_off: Iterable[Edit], generations: Sequence[Generation], disk: Disk, max_attempts: int
+) -> list[Action]:
+    """What to do, in order. `cut_off` are the edits found in state editing or judged.
+
+    A candidate can only be finished when it was built on what is still live. Nothing is planned
+    when rows and disk agree, so that a second recovery does nothing.
+    """
+    edits = list(cut_off)
+    live = next((row.number for row in generations if row.state == "live"), None)
+    building = [row for row in generations if row.state == "building"]
+    finished = _finishable(building, edits, live, disk)
+    actions: list[Action] = [
+        Drop(row.number, row.number in disk.present) for row in building if row is not finished
+    ]
+    if finished is not None:
+        actions.append(Finish(finished.number))
+    elif live is not None:
+        if live not in disk.complete:
+            actions.append(Rebuild(live))
+        if disk.current != live:
+            actions.append(Point(live))
+    saved = set(finished.edits) if finished is not None else set()
+    actions.extend(
+        GiveUp(edit.id) if edit.attempt >= max_attempts else Requeue(edit.id)
+        for edit in edits
+        if edit.id not in saved
+    )
+    return actions
+
+
+def _finishable(
+    building: Iterable[Generation], edits: Sequence[Edit], live: int | None, disk: Disk
+) -> Generation | None:
+    """The newest whole candidate on top of the live generation whose own edit had passed, if it has one."""
+    unjudged = {edit.id for edit in edits if edit.state is not EditState.JUDGED}
+    whole = [
+        row
+        for row in building
+        if row.number in disk.complete
+        and row.parent == live
+        and row.weights_sha256
+        and not unjudged & set(row.edits)
+    ]
+    return max(whole, key=lambda row: row.number, default=None)
+
+
+def recover(house: House) -> list[Action]:
+    """Put rows and disk in order after any crash; returns what was done."""
+    house.models.sweep_staging()
+    generations = house.ledger.generations()
+    actions = plan_recovery(
+        house.ledger.edits([EditState.EDITING, EditState.JUDGED]),
+        generations,
+        look(house, generations),
+        house.config.editing.max_attempts,
+    )
+    for action in actions:
+        house.log.warning("recovery.action", action=str(action))
+        _apply(house, action)
+    if actions:
+        tidy(house)
+    return actions
+
+
+def look(house: House, generations: Sequence[Generation]) -> Disk:
+    """The disk as recovery sees it; only what is live or half built is read and checked."""
+    present = frozenset(house.models.numbers())
+    matter = {row.number for row in generations if row.state in ("live", "building")} & present
+    complete = frozenset(number for number in matter if not house.models.verify(number))
+    return Disk(complete, present, served(house))
+
+
+def _apply(house: House, action: Action) -> None:
+    ledger, now = house.ledger, house.now()
+    reason = "the daemon had stopped in the middle of it"
+    match action:
+        case Requeue(edit):
+            ledger.requeue(edit, reason=reason, now=now)
+        case GiveUp(edit):
+            ledger.transition(edit, EditState.FAILED, reason=f"{reason}, too often", now=now)
+        case Drop(number, on_disk):
+            if on_disk:
+                set_aside(house, number, reason)
+            ledger.set_generation_state(number, "quarantined", now, reason)
+        case Finish(number):
+            house.models.promote(number)
+            ledger.promote(number, now=now, reason=f"{reason}, after it had passed its gates")
+        case Rebuild(number):
+            restore(house, number)
+        case Point(number):
+            house.models.promote(number)

@@ -1,0 +1,153 @@
+"""Back to other weights: to a generation, or to the live one less an edit or a fact.
+
+Knows how a rollback that `policies.rollback` planned is carried out, exactly and audited. Doesn't
+know who asked, nor which way is right.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from daemon.commit import complete, open_intent, serve, tidy
+from daemon.house import House, scratch
+from daemon.jobs import (
+    compose_job,
+    latest_of_each,
+    materialize_job,
+    measure_job,
+    read_measured,
+    request,
+    theta_of,
+)
+from daemon.publish import announce
+from daemon.runner import never
+from policies import rollback as plans
+from policies.rollback import History, RollbackPlan, Way
+from store.errors import GenerationError
+from store.facts import Edit, FactKey
+
+Idle = Callable[[str], str | None]
+
+
+def history(house: House) -> History:
+    rows = {row.number: row for row in house.ledger.generations()}
+    return History(rows, house.live_number, frozenset(house.models.numbers()))
+
+
+def to_generation(house: House, number: int, *, force: bool = False, idle: Idle = never) -> dict[str, Any]:
+    """Serve generation `number` again; its directory is written again when it is gone."""
+    return carry_out(house, plans.to_generation(history(house), number, force=force), idle=idle)
+
+
+def without_edit(house: House, edit: int, *, idle: Idle = never) -> dict[str, Any]:
+    """Serve the live generation less one edit."""
+    return carry_out(house, plans.without_edit(history(house), edit), idle=idle)
+
+
+def without_fact(house: House, key: FactKey, *, idle: Idle = never) -> dict[str, Any]:
+    """Undo the newest live edit of one fact."""
+    row = house.ledger.fact(key)
+    edits = {edit.id: edit for edit in house.ledger.live_facts()}
+    return carry_out(house, plans.without_fact(history(house), row.key if row else key, edits), idle=idle)
+
+
+def carry_out(
+    house: House, plan: RollbackPlan, *, trigger: str = "manual", idle: Idle = never
+) -> dict[str, Any]:
+    """Do what was planned, then ask the facts again that were never measured in this company."""
+    before = house.live_number
+    if plan.generation is None:
+        number = _compose(house, plan, idle)
+    else:
+        number = plan.generation
+        if plan.way is Way.MATERIALIZE or house.models.verify(number):
+            restore(house, number, idle)
+        house.models.promote(number)
+        house.ledger.roll_back(number, now=house.now(), reason=plan.reason, trigger=trigger)
+        announce(house, number, before, plan.reason)
+        tidy(house)
+    house.metrics.rollbacks.labels(trigger).inc()
+    edits = {edit.id: edit for edit in house.ledger.live_facts()}
+    broken = reprobe(house, plans.facts_to_reprobe(plan, edits), idle)
+    house.log.info("rollback.done", generation=number, previous=before, removed=plan.removed, requeued=broken)
+    return {
+        "from": before,
+        "to": number,
+        "weights_sha256": house.ledger.generation(number).weights_sha256,
+        "removed": list(plan.removed),
+        "restored": list(plan.restored),
+        "requeued": broken,
+        "reason": plan.reason,
+    }
+
+
+def restore(house: House, number: int, idle: Idle = never) -> None:
+    """Write a generation's directory again from its vectors, bit for bit; what lies there is set aside.
+
+    Raises GenerationError when the bytes don't come out as they were.
+    """
+    row = house.ledger.generation(number)
+    if number == 0:
+        hint = "run `palimpsest init` on a new state directory with the same source"
+        raise GenerationError("restore generation", "the base", "its files are damaged or missing", hint)
+    with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
+        house.runner.run(materialize_job(house, theta_of(house, number), staging, out), idle)
+        if number in house.models.numbers():
+            set_aside(house, number, "its files didn't fit its manifest")
+        manifest = house.models.commit(
+            staging, number, {"parent": row.parent, "edits": list(row.edits), "theta": row.theta_blob}
+        )
+    if manifest["weights_sha256"] != row.weights_sha256:
+        house.models.quarantine(number, "rebuilt bytes differ")
+        hint = "library versions may have changed; see its manifest"
+        raise GenerationError("restore generation", str(number), "the rebuilt weights differ", hint)
+
+
+def set_aside(house: House, number: int, reason: str) -> None:
+    """Move a directory into quarantine; were it the served one, the base is served meanwhile."""
+    if served(house) == number:
+        house.models.promote(0)
+    house.models.quarantine(number, reason)
+
+
+def served(house: House) -> int | None:
+    """The number that `current` shows, None when it shows nothing."""
+    try:
+        return house.models.current_number()
+    except GenerationError:
+        return None
+
+
+def _compose(house: House, plan: RollbackPlan, idle: Idle) -> int:
+    """Build and serve a generation that is the sum of `plan.edits`; returns its number."""
+    deltas = [house.ledger.edit(number).delta_blob for number in plan.edits]
+    missing = [number for number, delta in zip(plan.edits, deltas, strict=True) if delta is None]
+    if missing:
+        raise GenerationError("roll back", f"edit {missing[0]}", "its vectors aren't recorded")
+    with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
+        result = house.runner.run(compose_job(house, [d for d in deltas if d], staging, out), idle)
+        intent = open_intent(house, out / result["theta"], plan.edits, plan.reason)
+        complete(house, intent, staging, {})
+    serve(house, intent.number, plan.reason, rolled_back=True)
+    return intent.number
+
+
+def reprobe(house: House, edits: tuple[Edit, ...], idle: Idle = never) -> list[int]:
+    """Ask the served model the facts of `edits`; those it no longer answers are queued again.
+
+    Returns the ids of the new edits.
+    """
+    if not edits:
+        return []
+    requests = [request(house, edit, edits) for edit in edits]
+    result = house.runner.run(measure_job(house, house.models.current(), requests), idle)
+    right = read_measured(result, len(edits))
+    still: Mapping[int, bool] = {edit.id: ok for edit, ok in zip(edits, right, strict=True)}
+    lost = plans.to_requeue(edits, lambda edit: still[edit.id])
+    reason = "asked again, the served model no longer answers it"
+    return [house.ledger.repeat(edit.id, reason=reason, now=house.now()).id for edit in lost]
+
+
+def reprobe_live(house: House, idle: Idle = never) -> list[int]:
+    """The periodic look at every live fact."""
+    return reprobe(house, latest_of_each(house.ledger.live_facts()), idle)
