@@ -4,10 +4,8 @@ Knows the order in which a crash can't hurt. Doesn't know what is written. An fs
 raises `OSError`; after it the state of the file is unknown and the caller must not go on.
 """
 
-import errno
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 
@@ -53,15 +51,3 @@ def make_dirs(path: Path) -> None:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def link_or_copy(source: Path, target: Path) -> bool:
-    """Hard-link `source` to `target`, or copy where links don't work. Says whether it linked."""
-    try:
-        target.hardlink_to(source)
-    except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}:
-            raise
-        shutil.copyfile(source, target)
-        return False
-    return True

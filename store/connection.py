@@ -1,0 +1,157 @@
+"""A SQLite connection as the ledger wants it: durable, strict about references, migrated.
+
+Knows pragmas, transactions, backups and migrations. Doesn't know what the tables mean.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from store.disk import fsync_dir, fsync_file, make_dirs
+from store.errors import LedgerError
+from store.schema import migrations
+
+APPLICATION_ID = 0x50414C49  # "PALI"
+BUSY_SECONDS = 30
+
+
+def open_writer(path: Path, backups: Path | None) -> Database:
+    """Open or create a ledger, with all migrations applied. Before an existing one is migrated it is
+    copied to `backups/before-MIGRATION.sqlite`; a copy that is there already is kept."""
+    make_dirs(path.parent)
+    existed = path.exists()
+    with faults("open ledger", path):
+        db = _connect(path, "rwc")
+        try:
+            _refuse_foreign(db, path)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            _migrate(db, path, backups if existed else None)
+        except BaseException:
+            db.close()
+            raise
+    if not existed:
+        path.chmod(0o600)
+        fsync_dir(path.parent)
+    return db
+
+
+def open_reader(path: Path) -> Database:
+    """Open an existing, fully migrated ledger that can't be changed through this connection."""
+    if not path.exists():
+        raise LedgerError("open ledger", str(path), "there is none", "run `palimpsest init` first")
+    with faults("open ledger", path):
+        db = _connect(path, "ro")
+        try:
+            db.execute("PRAGMA query_only = ON")
+            _refuse_foreign(db, path)
+            if _pending(db, path):
+                hint = "start the daemon once, it migrates the ledger"
+                raise LedgerError("open ledger", str(path), "it was made by an older version", hint)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+@contextmanager
+def transaction(db: Database) -> Iterator[Database]:
+    """`BEGIN IMMEDIATE` ... `COMMIT`; rolled back on any error. A deferred transaction that reads
+    and then writes can fail at once with "database is locked", so there are none."""
+    if db.conn.in_transaction:
+        raise LedgerError(
+            "write ledger", "transaction", "another one is open", "this is a bug: don't nest writes"
+        )
+    with faults("write ledger", "transaction"):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            db.rollback()
+            raise
+
+
+def copy_to(db: Database, to: Path) -> None:
+    """A consistent copy (`VACUUM INTO`) that is on disk when it gets its name."""
+    make_dirs(to.parent)
+    temporary = to.with_name(f".{to.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with faults("back up ledger", to):
+        try:
+            db.execute("VACUUM INTO ?", [str(temporary)])
+            temporary.chmod(0o600)
+            fsync_file(temporary)
+            temporary.replace(to)
+        finally:
+            temporary.unlink(missing_ok=True)
+    fsync_dir(to.parent)
+
+
+@contextmanager
+def faults(operation: str, subject: object) -> Iterator[None]:
+    """SQLite's errors as an operator's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        hint = (
+            "another process writes; try again" if "locked" in str(error) else "check disk space and rights"
+        )
+        raise LedgerError(operation, str(subject), str(error), hint) from error
+    except sqlite3.IntegrityError as error:
+        raise LedgerError(operation, str(subject), str(error), "nothing was written") from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(operation, str(subject), str(error), "restore it from a backup") from error
+
+
+def _connect(path: Path, mode: str) -> Database:
+    # isolation_level None: Python opens no transactions of its own (they'd be deferred).
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    db = Database(connection, execute_plugins=False, strict=True)
+    for pragma in (f"busy_timeout = {BUSY_SECONDS * 1000}", "foreign_keys = ON", "trusted_schema = OFF"):
+        db.execute(f"PRAGMA {pragma}")
+    return db
+
+
+def _refuse_foreign(db: Database, path: Path) -> None:
+    """Don't touch a database that isn't a ledger."""
+    mark = db.execute("PRAGMA application_id").fetchone()[0]
+    if mark != APPLICATION_ID and db.table_names():
+        raise LedgerError(
+            "open ledger", str(path), "this SQLite file isn't a ledger", "check the state directory"
+        )
+
+
+def _pending(db: Database, path: Path) -> list[str]:
+    """Migrations to come; refuses a ledger that has some which this version doesn't know."""
+    steps = migrations()
+    with closing(Database(memory=True)) as empty:
+        known = {step.name for step in steps.pending(empty)}
+    if unknown := sorted({step.name for step in steps.applied(db)} - known):
+        cause = f"it was made by a newer version (it has {', '.join(unknown)})"
+        raise LedgerError("open ledger", str(path), cause, "upgrade this installation")
+    return [step.name for step in steps.pending(db)]
+
+
+def _migrate(db: Database, path: Path, backups: Path | None) -> None:
+    pending = _pending(db, path)
+    if not pending:
+        return
+    if backups is not None and migrations().applied(db):
+        copy = backups / f"before-{pending[0]}.sqlite"
+        if not copy.exists():
+            copy_to(db, copy)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    migrations().apply(db)
+
+
+def integrity_faults(db: Database) -> list[str]:
+    """What SQLite finds wrong with pages, indexes and references."""
+    found = [str(row[0]) for row in db.execute("PRAGMA integrity_check").fetchall() if row[0] != "ok"]
+    for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check").fetchall():
+        found.append(f"row {rowid} of {table} refers to a row of {parent} that isn't there")
+    return found

@@ -1,0 +1,48 @@
+"""Storing what became of an edit, inside one transaction that its caller opened.
+
+Knows the tables of outcomes and readings. Doesn't move edits.
+"""
+
+from datetime import datetime
+
+from sqlite_utils import Database
+
+from store.facts import Outcome, SuiteVerdict
+from store.journal import Event, append
+from store.rows import Row, to_json
+from store.times import time_text
+from store.wire import to_wire
+
+
+def add_outcome(db: Database, outcome: Outcome, now: datetime) -> int:
+    """Insert an outcome with a reading for each suite that was judged; returns the outcome's id."""
+    judgement = outcome.judgement
+    verdict = judgement.verdict.name.lower() if judgement else None
+    row = {
+        "edit_id": outcome.edit.id, "state": outcome.state.value, "reason": outcome.reason,
+        "generation": outcome.generation, "verdict": verdict,
+        "verdict_reason": judgement.reason if judgement else "", "before": outcome.before,
+        "after": outcome.after, "seconds": to_json(to_wire(outcome.seconds)),
+        "localisation": to_json(to_wire(outcome.localisation)),
+        "freshness_seconds": outcome.freshness_seconds, "recorded_at": time_text(now),
+    }  # fmt: skip
+    outcome_id = int(db.table("outcomes").insert(row).last_rowid or 0)
+    shared = {
+        "outcome_id": outcome_id, "edit_id": outcome.edit.id, "generation": outcome.generation,
+        "recorded_at": time_text(now),
+    }  # fmt: skip
+    suites = judgement.suites if judgement else ()
+    db.table("readings").insert_all([shared | _reading(suite) for suite in suites])
+    detail = {"state": outcome.state.value, "generation": outcome.generation, "verdict": verdict}
+    append(db, now, [Event("edit.outcome", f"edit:{outcome.edit.id}", detail)])
+    return outcome_id
+
+
+def _reading(judged: SuiteVerdict) -> Row:
+    reading = judged.reading
+    return {
+        "suite": judged.suite.value, "verdict": judged.verdict.name.lower(), "reason": judged.reason,
+        "value": reading.value if reading else None, "low": reading.low if reading else None,
+        "high": reading.high if reading else None, "n": reading.n if reading else None,
+        "answers": to_json(to_wire(reading.answers)) if reading else "[]",
+    }  # fmt: skip
