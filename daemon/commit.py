@@ -84,9 +84,11 @@ def tidy(house: House) -> list[int]:
     on_disk = set(house.models.numbers())
     rows = [row for row in house.ledger.generations() if row.number in on_disk]
     plan = plan_keep(
-        rows, newest=house.config.generations.keep, live=house.live_number,
+        rows,
+        newest=house.config.generations.keep,
+        live=house.live_number,
         previous=house.models.previous_number(),
-    )  # fmt: skip
+    )
     for choice in plan.remove:
         try:
             house.models.delete(choice.generation)

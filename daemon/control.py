@@ -18,7 +18,7 @@ Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
 
 # These touch no weights and no running job, so that they are carried out while an edit is in work.
-QUICK = frozenset({"pause", "resume", "retry"})
+QUICK = frozenset({"pause", "resume", "retry", "pin"})
 PAUSED = "paused"
 
 
@@ -54,12 +54,18 @@ def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     return {"edit": edit.id, "state": str(edit.state)}
 
 
+def _pin(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
+    row = house.ledger.pin(int(args["generation"]), bool(args["pinned"]), now=house.now())
+    return {"generation": row.number, "pinned": row.pinned}
+
+
 _ORDERS: dict[str, Callable[[House, Args, Idle], dict[str, Any]]] = {
     "rollback": _rollback,
     "pause": _pause,
     "resume": _resume,
     "retry": _retry,
     "cancel": _cancel,
+    "pin": _pin,
 }
 
 

@@ -77,9 +77,13 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
         edit = house.ledger.transition(
             edit.id, EditState.JUDGED, reason=judgement.reason, now=house.now(), old=old
         )
-        edit = _turn_back(house, edit, after_judgement(
-            judgement, recipe=edit.recipe, attempts=edit.attempt, now=house.now(), limits=_limits(house)
-        ))  # fmt: skip
+        edit = _turn_back(
+            house,
+            edit,
+            after_judgement(
+                judgement, recipe=edit.recipe, attempts=edit.attempt, now=house.now(), limits=_limits(house)
+            ),
+        )
     return _outcome(house, edit, edited, judgement)
 
 
@@ -94,9 +98,13 @@ def put_back(house: House, edit: Edit, reason: str) -> str:
 
 def break_down(house: House, edit: Edit, error: WorkerError) -> Outcome:
     decision = after_breakdown(
-        _BREAKDOWNS.get(error.kind, Breakdown.REPORTED), detail=str(error), recipe=edit.recipe,
-        attempts=edit.attempt, now=house.now(), limits=_limits(house),
-    )  # fmt: skip
+        _BREAKDOWNS.get(error.kind, Breakdown.REPORTED),
+        detail=str(error),
+        recipe=edit.recipe,
+        attempts=edit.attempt,
+        now=house.now(),
+        limits=_limits(house),
+    )
     edit = _turn_back(house, edit, decision)
     return Outcome(edit, edit.state, edit.reason, None, None, before="", after="")
 

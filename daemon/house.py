@@ -107,5 +107,9 @@ def operator_relations(layout: Layout) -> dict[str, str]:
 def require_model(house: House) -> None:
     """Raises UsageError unless `palimpsest init` was run on this state directory."""
     if house.ledger.live_generation() is None:
-        raise UsageError("open state directory", str(house.layout.state), "no model was initialised here",
-                         "run `palimpsest init` first")  # fmt: skip
+        raise UsageError(
+            "open state directory",
+            str(house.layout.state),
+            "no model was initialised here",
+            "run `palimpsest init` first",
+        )

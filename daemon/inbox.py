@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,13 +58,19 @@ class Inbox:
         self._monotonic = monotonic
         self._seen: dict[str, _Seen] = {}
 
-    def claims(self, now: datetime) -> Iterator[Claim]:
-        """Take what is ready, oldest first, one at a time as the caller asks for the next."""
+    def claims(self, now: datetime, on_stuck: Callable[[str, OSError], None]) -> Iterator[Claim]:
+        """Take what is ready, oldest first, one at a time as the caller asks for the next.
+
+        `on_stuck` hears of what can't be moved; it stays, and is tried again by the next scan.
+        """
         for name in self.ready(now):
             try:
                 path = _move(self._layout.inbox / name, self._layout.processing, name)
             except FileNotFoundError:
                 continue  # its owner took it back
+            except OSError as error:
+                on_stuck(name, error)
+                continue
             _remove_marker(self._layout.inbox / (name + _READY))
             yield Claim(name, path)
 
@@ -79,10 +86,13 @@ class Inbox:
         self._seen = {name: seen for name, seen in self._seen.items() if name in stats}
         waiting = {name: found for name, found in stats.items() if not is_ignored(name)}
         return sorted(
-            (name for name, found in waiting.items()
-             if name + _READY in stats or self._is_still(name, found, now)),
+            (
+                name
+                for name, found in waiting.items()
+                if name + _READY in stats or self._is_still(name, found, now)
+            ),
             key=lambda name: (stats[name].st_mtime_ns, name),
-        )  # fmt: skip
+        )
 
     def waiting(self) -> bool:
         """Whether the last scan saw entries that weren't still yet: scan again after `settle_seconds`."""
@@ -111,13 +121,16 @@ class Inbox:
             handle = os.open(claim.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise _refusal(claim, error) from error
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(file.fileno())
+        try:
+            found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 raise _fault(claim, "not_a_file", f"is {_kind(found.st_mode)}", "drop a regular file")
             if found.st_size > cap:
                 raise _too_large(claim, found.st_size, cap)
-            data = file.read(cap + 1)
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                data = file.read(cap + 1)
+        finally:
+            os.close(handle)
         if len(data) > cap:
             raise _too_large(claim, len(data), cap)
         return data
@@ -196,12 +209,10 @@ def _shorten(name: str) -> str:
 
 def _remove_marker(path: Path) -> None:
     """A `NAME.ready` marker has done its work; anything but an empty file is input and stays."""
-    try:
+    with suppress(OSError):  # none is there, or none can be: its name would be too long
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_size == 0:
             path.unlink()
-    except FileNotFoundError:
-        pass
 
 
 def _fault(claim: Claim, code: str, cause: str, hint: str) -> FactFileError:
@@ -209,8 +220,12 @@ def _fault(claim: Claim, code: str, cause: str, hint: str) -> FactFileError:
 
 
 def _too_large(claim: Claim, size: int, cap: int) -> FactFileError:
-    return _fault(claim, "too_large", f"{size} bytes are more than the {cap} allowed",
-                  "split the file or raise [inbox] max_file_bytes")  # fmt: skip
+    return _fault(
+        claim,
+        "too_large",
+        f"{size} bytes are more than the {cap} allowed",
+        "split the file or raise [inbox] max_file_bytes",
+    )
 
 
 def _refusal(claim: Claim, error: OSError) -> FactFileError:

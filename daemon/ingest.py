@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from daemon.config import Config
 from daemon.house import House
 from daemon.inbox import Claim, Inbox
 from store.diffing import diff
 from store.errors import FactFileError, PalimpsestError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, RowClass
+from store.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,11 @@ class Ingested:
 
 def ingest_ready(house: House, inbox: Inbox) -> list[Ingested]:
     """Walk every ready file; returns what became of each."""
-    return _ingest_all(house, inbox, inbox.claims(house.now()))
+
+    def on_stuck(name: str, error: OSError) -> None:
+        house.log.error("file.stuck", name=name, errno=error.errno, cause=error.strerror)
+
+    return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck))
 
 
 def ingest_resumed(house: House, inbox: Inbox) -> list[Ingested]:
@@ -49,9 +55,14 @@ def _ingest_all(house: House, inbox: Inbox, claims: Iterator[Claim]) -> list[Ing
         done.append(ingested)
         classes = [RowClass(row["class"]) for row in ingested.report.get("rows", ())]
         house.metrics.file(ingested.result, classes if ingested.result == "accepted" else ())
-        house.log.info(f"file.{ingested.result}", name=claim.name, counts=dict(Counter(map(str, classes))),
-                       code=ingested.report.get("code"), line=ingested.report.get("line"),
-                       column=ingested.report.get("column"))  # fmt: skip
+        house.log.info(
+            f"file.{ingested.result}",
+            name=claim.name,
+            counts=dict(Counter(map(str, classes))),
+            code=ingested.report.get("code"),
+            line=ingested.report.get("line"),
+            column=ingested.report.get("column"),
+        )
     return done
 
 
@@ -72,8 +83,9 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
         faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]
     house.ledger.record_bad_file(_sha256(data), printable(claim.name), len(data), faults[0], now=now)
     inbox.refuse(claim, faults, now)
-    return Ingested(claim.name, "failed", {"code": faults[0].code, "line": faults[0].line,
-                                           "column": faults[0].column})  # fmt: skip
+    return Ingested(
+        claim.name, "failed", {"code": faults[0].code, "line": faults[0].line, "column": faults[0].column}
+    )
 
 
 def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool = False) -> dict[str, Any]:
@@ -92,7 +104,12 @@ def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool
     if parsed.errors and not house.config.inbox.partial:
         raise ExceptionGroup(name, parsed.errors)
     result = house.ledger.record_file(
-        sha256, printable(name), len(data), diff_rows(house, parsed), now=now, partial=bool(parsed.errors)
+        sha256,
+        printable(name),
+        len(data),
+        diff_rows(house.config, house.ledger, parsed),
+        now=now,
+        partial=bool(parsed.errors),
     )
     rows = [_row(row.line, row.row_class, row.edit_id, row.reason) for row in result.rows]
     invalid = [_row(error.line, RowClass.INVALID, None, error.cause) for error in parsed.errors]
@@ -100,11 +117,11 @@ def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool
     return _report(name, sha256, "accepted", now, listed)
 
 
-def diff_rows(house: House, parsed: ParsedFile) -> list[DiffRow]:
+def diff_rows(config: Config, ledger: Ledger, parsed: ParsedFile) -> list[DiffRow]:
     """What a parsed file means for the ledger as it is now; changes nothing."""
     snapshot = parsed.source if parsed.snapshot else None
-    retract = house.config.snapshots.retract_missing and parsed.snapshot and not parsed.errors
-    current = house.ledger.facts(None if retract else {update.key for update in parsed.updates})
+    retract = config.snapshots.retract_missing and parsed.snapshot and not parsed.errors
+    current = ledger.facts(None if retract else {update.key for update in parsed.updates})
     return diff(parsed.updates, current, snapshot_source=snapshot, retract_missing=retract)
 
 

@@ -40,13 +40,18 @@ class Metrics:
         self._make_counters(registry)
         self._make_gauges(registry)
         self.stage_seconds = Histogram(
-            "palimpsest_edit_stage_seconds", "Time one stage of an edit took", ["stage"],
-            buckets=_STAGE_BUCKETS, registry=registry,
-        )  # fmt: skip
+            "palimpsest_edit_stage_seconds",
+            "Time one stage of an edit took",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
         self.freshness = Histogram(
-            "palimpsest_freshness_seconds", "From drop of a fact file to the fact being live",
-            buckets=_FRESHNESS_BUCKETS, registry=registry,
-        )  # fmt: skip
+            "palimpsest_freshness_seconds",
+            "From drop of a fact file to the fact being live",
+            buckets=_FRESHNESS_BUCKETS,
+            registry=registry,
+        )
 
     def _make_counters(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:

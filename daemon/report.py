@@ -15,12 +15,21 @@ def observe(house: House, outcome: Outcome) -> None:
     judged = outcome.judgement
     missed = [s.suite.value for s in judged.suites if s.verdict is not Verdict.PASS] if judged else []
     house.log.info(
-        f"edit.{outcome.state}", edit=outcome.edit.id, subject=outcome.edit.key.subject,
-        generation=outcome.generation, verdict=judged.verdict.name.lower() if judged else None,
-        missed=missed, judgement=judged.reason if judged else None, reason=outcome.reason,
-        before=outcome.before, after=outcome.after, recipe=outcome.edit.recipe, attempt=outcome.edit.attempt,
-        seconds=dict(outcome.seconds), freshness_seconds=outcome.freshness_seconds,
-    )  # fmt: skip
+        f"edit.{outcome.state}",
+        edit=outcome.edit.id,
+        subject=outcome.edit.key.subject,
+        generation=outcome.generation,
+        verdict=judged.verdict.name.lower() if judged else None,
+        missed=missed,
+        judgement=judged.reason if judged else None,
+        reason=outcome.reason,
+        before=outcome.before,
+        after=outcome.after,
+        recipe=outcome.edit.recipe,
+        attempt=outcome.edit.attempt,
+        seconds=dict(outcome.seconds),
+        freshness_seconds=outcome.freshness_seconds,
+    )
 
 
 def sentence(outcome: Outcome) -> str:

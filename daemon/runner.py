@@ -123,11 +123,21 @@ class WorkerHandle:
             if beat is not None and beat != stage:
                 stage, changed = beat, now
             if now - began > self._limits.deadline_seconds:
-                raise WorkerError("run job", kind, f"not done after {now - began:.0f} s (stage {stage})",
-                                  "raise [editing] deadline_seconds", kind="deadline")  # fmt: skip
+                raise WorkerError(
+                    "run job",
+                    kind,
+                    f"not done after {now - began:.0f} s (stage {stage})",
+                    "raise [editing] deadline_seconds",
+                    kind="deadline",
+                )
             if now - max(changed, began) > self._limits.heartbeat_seconds:
-                raise WorkerError("run job", kind, f"no heartbeat for {now - changed:.0f} s (stage {stage})",
-                                  "raise [editing] heartbeat_seconds", kind="heartbeat")  # fmt: skip
+                raise WorkerError(
+                    "run job",
+                    kind,
+                    f"no heartbeat for {now - changed:.0f} s (stage {stage})",
+                    "raise [editing] heartbeat_seconds",
+                    kind="heartbeat",
+                )
             reason = idle(stage.split("#", 1)[-1])
             if reason:
                 raise WorkerStopped("run job", kind, reason)

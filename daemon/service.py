@@ -83,12 +83,14 @@ class Service:
         with suppress(OSError):  # the supervisor tries again
             self._watcher.start()
         stack.callback(self._watcher.stop)
-        self._schedule.start({
-            Signal.TICK: house.config.daemon.tick_seconds,
-            Signal.RESCAN: house.config.inbox.rescan_seconds,
-            Signal.REPROBE: house.config.daemon.reprobe_hours * 3600,
-            Signal.BACKUP: house.config.backup.every_hours * 3600,
-        })  # fmt: skip
+        self._schedule.start(
+            {
+                Signal.TICK: house.config.daemon.tick_seconds,
+                Signal.RESCAN: house.config.inbox.rescan_seconds,
+                Signal.REPROBE: house.config.daemon.reprobe_hours * 3600,
+                Signal.BACKUP: house.config.backup.every_hours * 3600,
+            }
+        )
         stack.callback(self._schedule.stop)
         ingest_resumed(house, self._inbox)
         self._pending = {Signal.RESCAN, *self._overdue()}

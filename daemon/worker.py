@@ -86,8 +86,13 @@ def _describe(error: Exception, kind: str) -> dict[str, str]:
     memory = isinstance(error, MemoryError) or "allocate memory" in str(error)
     hint = "raise [editing] memory_limit_bytes, or use a smaller model" if memory else ""
     cause = f"{type(error).__name__}: {error}"
-    return {"operation": "run job", "subject": kind, "cause": cause, "hint": hint,
-            "kind": "memory" if memory else "failed"}  # fmt: skip
+    return {
+        "operation": "run job",
+        "subject": kind,
+        "cause": cause,
+        "hint": hint,
+        "kind": "memory" if memory else "failed",
+    }
 
 
 def _cap_memory(limit: int) -> None:

@@ -1,0 +1,170 @@
+"""The command line: arguments in, exit status out.
+
+Knows every command's arguments. Doesn't know what a command does: each is a function of the parsed
+arguments and the configuration (`daemon.commands_*`).
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import NoReturn
+
+from daemon import commands_model, commands_queue, commands_run, demo
+from daemon.config import Config, load
+from daemon.orders import OrderFailed
+from daemon.vitals import our_version
+from store.errors import ConfigError, FactFileError, PalimpsestError, UsageError
+
+Command = Callable[[argparse.Namespace, Config], int]
+EXIT_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits with 2 on a usage error, which here means that a plan has changes."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("read command line", self.prog, message, f"see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        refuse_python_daemon()
+        args = make_parser().parse_args(arguments)
+        config = load(args.config or _found_config(args.state), args.state)
+        command: Command = args.command
+        return command(args, config)
+    except PalimpsestError as error:
+        return _report(error, as_json="--json" in arguments)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def refuse_python_daemon(name: str = "python-daemon") -> None:
+    """Another distribution also installs a package called `daemon`: side by side, neither can be trusted."""
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return
+    raise ConfigError(
+        "start",
+        name,
+        "it is installed in the same environment and has the same import name",
+        "install palimpsest-daemon in a virtual environment of its own",
+    )
+
+
+def _found_config(state: Path | None) -> Path | None:
+    """`config.toml` in the state directory, when there is one."""
+    path = (state or Config().daemon.state_dir) / "config.toml"
+    return path if path.is_file() else None
+
+
+def _report(error: PalimpsestError, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+    elif isinstance(error, FactFileError):
+        print(f"palimpsest: {error.line}:{error.column}: {error}", file=sys.stderr)
+    else:
+        print(f"palimpsest: {error}", file=sys.stderr)
+    return error.status if isinstance(error, OrderFailed) else error.exit_code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--state", type=Path, metavar="DIR", help="state directory (default: ./var)")
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: DIR/config.toml)"
+    )
+    common.add_argument("--json", action="store_true", help="print JSON")
+    parser = _Parser(prog="palimpsest", description="Keeps a compact language model's facts current.")
+    parser.add_argument("--version", action="version", version=f"palimpsest {our_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, command: Command, help: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(
+            name, parents=[common], help=help, description=help
+        )
+        made.set_defaults(command=command)
+        return made
+
+    _add_installation(add)
+    _add_facts(add)
+    _add_weights(add)
+    made = commands.add_parser("config", help="check a configuration")
+    below = made.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    check = below.add_parser("check", parents=[common], help="list every fault of a configuration")
+    check.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    check.set_defaults(command=commands_run.config_check)
+    return parser
+
+
+Add = Callable[[str, Command, str], argparse.ArgumentParser]
+
+
+def _add_installation(add: Add) -> None:
+    init = add("init", commands_run.init, "make a state directory from a model")
+    init.add_argument("--model", metavar="DIR", help='Hugging Face directory, or "default"')
+    add("fetch-model", commands_run.fetch_model, "fetch and verify the default model")
+    add("run", commands_run.run, "run the daemon")
+    demo.add_arguments(add("demo", demo.run, "show the whole path on a scratch state directory"))
+    add("backup", commands_run.backup, "copy the ledger into backups/")
+    add("verify", commands_run.verify, "check every byte of ledger, generations and blobs")
+    add("doctor", commands_run.doctor, "look for what usually is wrong")
+    add("gc", commands_run.gc, "remove what the keep policy lets go")
+
+
+def _add_facts(add: Add) -> None:
+    submit = add("submit", commands_queue.submit, "put fact files into the inbox")
+    submit.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    submit.add_argument("--wait", action="store_true", help="until every fact that is due has settled")
+    submit.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="with --wait")
+    plan = add(
+        "plan", commands_queue.plan, "show what is queued, or what files would do; exit status 2: changes"
+    )
+    plan.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    add("status", commands_queue.status, "show what is going on")
+    facts = add("facts", commands_queue.facts, "list facts, wanted and served")
+    facts.add_argument("search", nargs="*", metavar="WORD")
+    history = add("history", commands_queue.history, "show the history of a fact, or of the generations")
+    history.add_argument("fact", nargs="*", metavar="SUBJECT RELATION")
+    explain = add("explain", commands_queue.explain, "show what became of an edit and why")
+    explain.add_argument("edit", type=int, metavar="EDIT")
+
+
+def _add_weights(add: Add) -> None:
+    ask = add("ask", commands_model.ask, "ask the model")
+    ask.add_argument("prompts", nargs="+", metavar="PROMPT")
+    when = ask.add_mutually_exclusive_group()
+    when.add_argument(
+        "--as-of", type=commands_model.moment, metavar="DATE", help="the model served then (UTC)"
+    )
+    when.add_argument("--generation", type=int, metavar="N")
+    rollback = add("rollback", commands_model.rollback, "take changes of the weights back")
+    what = rollback.add_mutually_exclusive_group(required=True)
+    what.add_argument("--to", type=int, metavar="GENERATION")
+    what.add_argument("--edit", type=int, metavar="EDIT")
+    what.add_argument("--fact", nargs=2, metavar=("SUBJECT", "RELATION"))
+    rollback.add_argument("--force", action="store_true", help="with --to: although it isn't known good")
+    add("pause", commands_model.pause, "stop editing after the edit in work")
+    add("resume", commands_model.resume, "go on editing")
+    for name, command, text in (
+        ("retry", commands_model.retry, "queue a held, failed or rolled back edit again"),
+        ("cancel", commands_model.cancel, "take an edit out of the queue"),
+    ):
+        add(name, command, text).add_argument("edit", type=int, metavar="EDIT")
+    pin = add("pin", commands_model.pin, "keep a generation's directory")
+    pin.add_argument("generation", type=int, metavar="GENERATION")
+    pin.add_argument("--off", action="store_true", help="no longer")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

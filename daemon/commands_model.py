@@ -1,0 +1,90 @@
+"""Commands about weights: ask, rollback, and the orders pause, resume, retry, cancel, pin.
+
+Knows their arguments and what they print. Doesn't know how an answer or a rollback is made.
+"""
+
+import argparse
+from datetime import UTC, date, datetime, time
+
+from daemon.asking import ask_generation, ask_model
+from daemon.config import Config
+from daemon.console import progress, show, table
+from daemon.orders import give, require_state
+from store.errors import EXIT_OK, UsageError
+from store.times import parse_time
+
+
+def ask(args: argparse.Namespace, config: Config) -> int:
+    """Ask the served model, or the one of a date or a generation."""
+    require_state(config)
+    with progress("ask") as on_stage:
+        if args.as_of is None and args.generation is None:
+            number, answers = ask_model(config, args.prompts, on_stage)
+        else:
+            number, answers = ask_generation(config, args.prompts, on_stage, args.generation, args.as_of)
+    pairs = [{"prompt": p, "answer": a} for p, a in zip(args.prompts, answers, strict=True)]
+    text = (
+        "\n".join(answers)
+        if len(answers) == 1
+        else table(("prompt", "answer"), [tuple(p.values()) for p in pairs])
+    )
+    show({"generation": number, "answers": pairs}, text, as_json=args.json)
+    return EXIT_OK
+
+
+def moment(text: str) -> datetime:
+    """An RFC 3339 time, or a date, which means its end in UTC. Raises ArgumentTypeError."""
+    try:
+        if len(text) == len("2026-01-31"):
+            return datetime.combine(date.fromisoformat(text), time.max, tzinfo=UTC)
+        return parse_time(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def rollback(args: argparse.Namespace, config: Config) -> int:
+    if args.to is not None:
+        order: dict[str, object] = {"to": args.to, "force": args.force}
+    elif args.edit is not None:
+        order = {"edit": args.edit}
+    else:
+        order = {"fact": list(args.fact)}
+    if args.force and args.to is None:
+        raise UsageError("roll back", "--force", "only goes with --to")
+    with progress("rollback"):
+        result = give(config, "rollback", order)
+    requeued = (
+        f"\nqueued again: edits {', '.join(map(str, result['requeued']))}" if result["requeued"] else ""
+    )
+    text = (
+        f"generation {result['to']} is live instead of {result['from']}\nweights {result['weights_sha256']}"
+    )
+    show(result, text + requeued, as_json=args.json)
+    return EXIT_OK
+
+
+def pause(args: argparse.Namespace, config: Config) -> int:
+    show(give(config, "pause", {}), "editing is paused", as_json=args.json)
+    return EXIT_OK
+
+
+def resume(args: argparse.Namespace, config: Config) -> int:
+    show(give(config, "resume", {}), "editing goes on", as_json=args.json)
+    return EXIT_OK
+
+
+def retry(args: argparse.Namespace, config: Config) -> int:
+    show(give(config, "retry", {"edit": args.edit}), f"edit {args.edit} is queued again", as_json=args.json)
+    return EXIT_OK
+
+
+def cancel(args: argparse.Namespace, config: Config) -> int:
+    show(give(config, "cancel", {"edit": args.edit}), f"edit {args.edit} is cancelled", as_json=args.json)
+    return EXIT_OK
+
+
+def pin(args: argparse.Namespace, config: Config) -> int:
+    order = {"generation": args.generation, "pinned": not args.off}
+    done = "may be tidied away" if args.off else "is kept"
+    show(give(config, "pin", order), f"generation {args.generation} {done}", as_json=args.json)
+    return EXIT_OK

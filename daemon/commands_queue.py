@@ -1,0 +1,194 @@
+"""Commands about facts and edits: submit, plan, status, facts, history, explain.
+
+Knows their arguments and what they print. Doesn't know how anything is decided.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from daemon import submission
+from daemon.config import Config
+from daemon.console import progress, show, table
+from daemon.house import operator_relations, utc_now
+from daemon.orders import require_state
+from daemon.status import read_status
+from policies.plan import Plan, Step, plan_queue, plan_rows
+from policies.relations import load_relations, relation_key
+from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
+from store.facts import FactKey
+from store.ledger import Ledger
+from store.wire import to_wire
+
+EXIT_NOT_LIVE = 1
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[Ledger]:
+    """The ledger for reading, closed at the end."""
+    require_state(config)
+    ledger = Ledger.open_readonly(config.layout.ledger)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def submit(args: argparse.Namespace, config: Config) -> int:
+    """Drop files into the inbox; with --wait, exit status 1 unless every fact came to a good end."""
+    require_state(config)
+    drops = [submission.drop(config, path) for path in args.files]
+    if not args.wait:
+        names = [drop.name for drop in drops]
+        show({"files": names}, "\n".join(f"{name} is in the inbox" for name in names), as_json=args.json)
+        return EXIT_OK
+    with progress("submit") as on_stage:
+        settled = [s for drop in drops for s in submission.wait(config, drop, on_stage, args.timeout)]
+    rows = [(s["line"], s["subject"], s["relation"], s["class"], s["state"], s["reason"]) for s in settled]
+    head = ("line", "subject", "relation", "class", "state", "reason")
+    show({"rows": settled}, table(head, rows), as_json=args.json)
+    return EXIT_OK if all(s["ok"] for s in settled) else EXIT_NOT_LIVE
+
+
+def plan(args: argparse.Namespace, config: Config) -> int:
+    """Exit status 2 when weights will change."""
+    relations = load_relations(operator_relations(config.layout))
+    with reading(config) as ledger:
+        edits, facts = ledger.edits(), ledger.facts()
+        queued = plan_queue(
+            edits,
+            facts,
+            utc_now(),
+            relations={key.relation for key in facts if relation_key(key.relation) in relations},
+            paused=bool(ledger.get_setting("paused", False)),
+        )
+        rows = [row for path in args.files for row in submission.preview(config, ledger, path)]
+    known = {row.update.key.relation for row in rows if relation_key(row.update.key.relation) in relations}
+    whole = Plan((*queued.steps, *plan_rows(rows, utc_now(), relations=known).steps))
+    lines = [(s.action, s.key.subject, s.key.relation, s.reason) for s in whole.steps]
+    text = table(("action", "subject", "relation", "why"), lines) if lines else "nothing to do"
+    show({"changes": whole.has_changes, "steps": [_step(s) for s in whole.steps]}, text, as_json=args.json)
+    return EXIT_PLAN_HAS_CHANGES if whole.has_changes else EXIT_OK
+
+
+def _step(step: Step) -> dict[str, Any]:
+    due = step.due.isoformat() if step.due else None
+    return {
+        "action": str(step.action),
+        "subject": step.key.subject,
+        "relation": step.key.relation,
+        "new": step.new,
+        "due": due,
+        "edit": step.edit,
+        "reason": step.reason,
+    }
+
+
+def status(args: argparse.Namespace, config: Config) -> int:
+    with reading(config) as ledger:
+        found = read_status(config, ledger)
+    work = found["work"]
+    counts = ", ".join(f"{n} {state}" for state, n in found["edits"].items()) or "none"
+    lines = [
+        f"state       {found['state_dir']}",
+        f"daemon      {'process ' + str(found['pid']) if found['pid'] is not None else 'not running'}"
+        + (", paused" if found["paused"] else ""),
+        f"model       {found['model']}, generation {found['live_generation']}",
+        f"weights     {found['weights_sha256']}",
+        f"edits       {counts}",
+        f"in work     {'edit ' + str(work['edit']) + ', ' + work['stage'] if work else 'nothing'}",
+        f"next due    {found['next_due'] or '-'}",
+        f"refused     {found['refused_files']} files in failed/",
+        *(f"held        edit {held['edit']}: {held['reason']}" for held in found["held"]),
+    ]
+    show(found, "\n".join(line[:79] for line in lines), as_json=args.json)
+    return EXIT_OK
+
+
+def facts(args: argparse.Namespace, config: Config) -> int:
+    with reading(config) as ledger:
+        rows = [row for row in ledger.facts().values() if _matches(row.key, args.search)]
+    rows.sort(key=lambda row: row.key)
+    cells = [
+        (r.key.subject, r.key.relation, r.value, _wanted(r.wanted, r.wanted_op), r.live_edit) for r in rows
+    ]
+    text = table(("subject", "relation", "served", "wanted", "edit"), cells) if rows else "no facts"
+    show([to_wire(row) for row in rows], text, as_json=args.json)
+    return EXIT_OK
+
+
+def _matches(key: FactKey, search: Sequence[str]) -> bool:
+    text = str(key).casefold()
+    return all(word.casefold() in text for word in search)
+
+
+def _wanted(wanted: str | None, op: str) -> str | None:
+    return "(retracted)" if op == "retract" else wanted
+
+
+def history(args: argparse.Namespace, config: Config) -> int:
+    """Of one fact, or of the generations."""
+    with reading(config) as ledger:
+        if not args.fact:
+            return _generations(args, ledger)
+        if len(args.fact) != 2:
+            raise UsageError("show history", " ".join(args.fact), "give a subject and a relation, or nothing")
+        rows = ledger.fact_history(FactKey(*args.fact))
+    cells = [
+        (r["recorded_from"][:19], r["kind"], r["value"], r["edit_id"], r["generation"], r["reason"])
+        for r in rows
+    ]
+    text = table(("from", "kind", "value", "edit", "gen", "reason"), cells) if rows else "no such fact"
+    show(rows, text, as_json=args.json)
+    return EXIT_OK
+
+
+def _generations(args: argparse.Namespace, ledger: Ledger) -> int:
+    rows = ledger.generations()
+    cells = [
+        (r.number, r.state, r.created_at.isoformat()[:19], len(r.edits), r.weights_sha256[:12], r.reason)
+        for r in rows
+    ]
+    show(
+        [to_wire(row) for row in rows],
+        table(("gen", "state", "created", "edits", "weights", "reason"), cells),
+        as_json=args.json,
+    )
+    return EXIT_OK
+
+
+def explain(args: argparse.Namespace, config: Config) -> int:
+    """Everything the ledger knows of one edit: where, every gate and its reason, before and after."""
+    with reading(config) as ledger:
+        edit = ledger.edit(args.edit)
+        outcomes, readings = ledger.outcomes(edit.id), ledger.readings(edit_id=edit.id)
+        events = ledger.audit_events(limit=100, subject=f"edit:{edit.id}")
+    value = {"edit": to_wire(edit), "outcomes": outcomes, "readings": readings, "events": events}
+    show(value, _explanation(value), as_json=args.json)
+    return EXIT_OK
+
+
+def _explanation(value: dict[str, Any]) -> str:
+    edit, outcomes = value["edit"], value["outcomes"]
+    wanted = "not known" if edit["op"] == "retract" else edit["new"]
+    lines = [
+        f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
+        f"state {edit['state']}, generation {edit['generation']}",
+        f"try   {edit['attempt']}, recipe {edit['recipe']}",
+        f"why   {edit['reason']}",
+    ]
+    if outcomes:
+        last = outcomes[-1]
+        lines += [f"before  {last['before']}", f"after   {last['after']}"]
+        lines += [f"took    {', '.join(f'{stage} {seconds:.1f} s' for stage, seconds in last['seconds'])}"]
+        best = sorted(last["localisation"], key=lambda m: -m["attribution"])[:5]
+        cells = [(m["module"], f"{m['attribution']:.3f}", _number(m["effect"])) for m in best]
+        lines += ["", table(("module", "attribution", "effect"), cells)] if cells else []
+    gates = [(r["suite"], r["verdict"], _number(r["value"]), r["n"], r["reason"]) for r in value["readings"]]
+    lines += ["", table(("suite", "verdict", "value", "n", "reason"), gates)] if gates else []
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,245 @@
+"""Fakes that ship: a clock, a folder, a runner whose model is a list of facts, and a tiny real model.
+
+They keep the protocols of the real things and can be told to misbehave. torch is imported only by
+the functions that build the tiny model.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from daemon.runner import Job, Result, WorkerError, WorkerStopped, never
+from policies.gates import gates_for
+from store.facts import EditRequest, ModuleScore, Op, Reading, Suite
+from store.wire import from_wire, to_wire
+
+UNSURE = "I am not sure about that."
+_SHARED, _EDITED = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+class FakeClock:
+    """A settable UTC clock; call it for the time."""
+
+    def __init__(self, now: datetime = datetime(2026, 1, 31, 12, tzinfo=UTC)) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def monotonic(self) -> float:
+        return self.now.timestamp()
+
+
+class ScriptedFolder:
+    """A folder that files arrive in as they do in life: at once, in pieces, from an editor."""
+
+    def __init__(self, path: Path, clock: FakeClock | None = None) -> None:
+        self.path = path
+        self._clock = clock
+
+    def drop(self, name: str, content: str | bytes, *, age_seconds: float = 60.0) -> Path:
+        """A complete file that was last written `age_seconds` ago."""
+        path = self.append(name, content)
+        moment = (self._clock.monotonic() if self._clock else time.time()) - age_seconds
+        os.utime(path, (moment, moment))
+        return path
+
+    def append(self, name: str, content: str | bytes) -> Path:
+        """One more piece of a file that is still being written, at the clock's time."""
+        path = self.path / name
+        with path.open("ab") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        if self._clock is not None:
+            os.utime(path, (self._clock.monotonic(), self._clock.monotonic()))
+        return path
+
+    def save_like_an_editor(self, name: str, content: str) -> Path:
+        """Write a swap file, then rename it to its name."""
+        swap = self.append(f".{name}.swp", content)
+        return swap.rename(self.path / name)
+
+
+@dataclass
+class FakeRunner:
+    """A runner whose model is a list of facts, so that an edit takes no time and no torch.
+
+    `base` holds what the base answers, by subject. `script` says how the edit of a subject goes:
+    good (default), known, bad (fails its gates), crash, hang (until interrupted), or failed. A
+    list is used up one entry a try. `forgets` are subjects that a `measure` job no longer finds.
+    """
+
+    base: Mapping[str, str] = field(default_factory=dict)
+    script: dict[str, str | list[str]] = field(default_factory=dict)
+    forgets: set[str] = field(default_factory=set)
+    jobs: list[Job] = field(default_factory=list)
+    hang_seconds: float = 60.0
+
+    def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
+        self.jobs.append(job)
+        kinds = {
+            "edit": self._edit,
+            "materialize": self._materialize,
+            "compose": self._compose,
+            "measure": self._measure,
+            "ask": self._ask,
+            "init": self._init,
+        }
+        return kinds[str(job["kind"])](job, idle)
+
+    def _edit(self, job: Job, idle: Callable[[str], str | None]) -> Result:
+        request = from_wire(EditRequest, job["request"])
+        way = self.script.get(request.key.subject, "good")
+        if isinstance(way, list):
+            way = way.pop(0) if way else "good"
+        facts = read_facts(job["parent_theta"])
+        before = self._answer(facts, request.key.subject)
+        if way == "known":
+            return {"status": "already_known", "before": before, "after": before}
+        if way == "crash":
+            raise WorkerError("run job", "edit", "ended by SIGSEGV without a result", kind="died")
+        if way == "failed":
+            return {"status": "failed", "reason": "the loss didn't fall", "before": before}
+        if way == "hang":
+            _hang(idle, self.hang_seconds)
+        delta = [request.key.subject, request.key.relation, request.new]
+        out = Path(job["out"])
+        (out / "delta.safetensors").write_text(json.dumps([delta]))
+        (out / "theta.safetensors").write_text(json.dumps([*facts, delta]))
+        write_model(Path(job["base"]), Path(job["staging"]), [*facts, delta])
+        reason = idle("measure")
+        if reason:
+            raise WorkerStopped("run job", "edit", reason)
+        return {
+            "status": "edited",
+            "delta": "delta.safetensors",
+            "theta": "theta.safetensors",
+            "before": before,
+            "after": request.new or UNSURE,
+            "old": before,
+            "readings": [to_wire(reading) for reading in passing(request.op, bad=way == "bad")],
+            "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
+            "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
+        }
+
+    def _materialize(self, job: Job, _idle: object) -> Result:
+        write_model(Path(job["base"]), Path(job["staging"]), read_facts(job["theta"]))
+        return {}
+
+    def _compose(self, job: Job, _idle: object) -> Result:
+        facts = [fact for delta in job["deltas"] for fact in read_facts(delta)]
+        theta = Path(job["out"]) / "theta.safetensors"
+        theta.write_text(json.dumps(facts))
+        write_model(Path(job["base"]), Path(job["staging"]), facts)
+        return {"theta": theta.name}
+
+    def _measure(self, job: Job, _idle: object) -> Result:
+        readings = []
+        for wire in job["requests"]:
+            lost = from_wire(EditRequest, wire).key.subject in self.forgets
+            readings.append(to_wire(Reading(Suite.EFFICACY, 0.0 if lost else 1.0, 0.0, 1.0, 8)))
+        return {"readings": readings}
+
+    def _ask(self, job: Job, _idle: object) -> Result:
+        facts = json.loads((Path(job["model"]) / _EDITED).read_text())
+        return {"answers": [self._about(facts, prompt) for prompt in job["prompts"]]}
+
+    def _init(self, job: Job, idle: Callable[[str], str | None]) -> Result:
+        idle("init: 1/1")
+        base = Path(job["base"])
+        base.mkdir(parents=True)
+        (base / "config.json").write_text("{}")
+        (base / _SHARED).write_bytes(b"never edited")
+        (base / _EDITED).write_text("[]")
+        return {"firm": 100}
+
+    def _about(self, facts: list[list[str]], prompt: str) -> str:
+        known = {fact[0] for fact in facts} | set(self.base)
+        subject = next((subject for subject in known if subject in prompt), "")
+        return self._answer(facts, subject)
+
+    def _answer(self, facts: list[list[str]], subject: str) -> str:
+        said: dict[str, str | None] = {**self.base, **{fact[0]: fact[2] for fact in facts}}
+        return said.get(subject, "") or UNSURE
+
+
+def _hang(idle: Callable[[str], str | None], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        reason = idle("learn")
+        if reason:
+            raise WorkerStopped("run job", "edit", reason)
+        time.sleep(0.02)
+
+
+def read_facts(theta: str | None) -> list[list[str]]:
+    """The facts of a fake theta or delta file; none for the base."""
+    return list(json.loads(Path(theta).read_text())) if theta else []
+
+
+def write_model(base: Path, staging: Path, facts: list[Any]) -> None:
+    """A served directory whose editable shard lists the facts."""
+    (staging / "config.json").write_text("{}")
+    os.link(base / _SHARED, staging / _SHARED)
+    (staging / _EDITED).write_text(json.dumps(facts))
+
+
+def passing(op: Op, *, bad: bool = False) -> list[Reading]:
+    """Readings that meet every gate of `op`; with `bad`, the efficacy gate fails for certain."""
+    readings = []
+    for gate in gates_for(op):
+        value = 1.0 if gate.direction == "at_least" else 0.0
+        if bad and gate.suite is Suite.EFFICACY:
+            value = 0.0
+        readings.append(Reading(gate.suite, value, value, value, max(gate.min_n, 10)))
+    return readings
+
+
+def tiny_model(folder: Path, *, layers: int = 4, seed: int = 0) -> Path:
+    """A random Llama of some 100,000 weights with a byte-level tokenizer, saved as a Hugging Face
+    directory; the same seed gives the same bytes. Needs torch and transformers, no network."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate([*special, *alphabet])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    make: Any = PreTrainedTokenizerFast  # its constructor carries no types
+    fast = make(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        bos_token="<|im_start|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=special,
+    )
+    fast.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(alphabet) + len(special),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder

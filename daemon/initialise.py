@@ -1,0 +1,63 @@
+"""A state directory from a model: split the base, measure what it knows, seal it as generation 0.
+
+Knows the order and that doing it again is free. Doesn't know what is measured: that is a job of the
+worker child.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from daemon import fetch
+from daemon.house import House
+from store.errors import GenerationError, UsageError
+from store.facts import Generation
+
+
+def is_initialised(house: House) -> bool:
+    return house.ledger.live_generation() is not None and 0 in house.models.numbers()
+
+
+def source_directory(source: str) -> Path:
+    """The model to start from; fetches the default one. Raises UsageError when it isn't a model."""
+    if source == "default":
+        return fetch.default_model()
+    path = Path(source).expanduser().absolute()
+    if not (path / "config.json").is_file():
+        hint = 'give a local Hugging Face directory with safetensors weights, or "default"'
+        raise UsageError("initialise", source, "there is no config.json in it", hint)
+    return path
+
+
+def initialise(house: House, source: Path, idle: Callable[[str], str | None]) -> dict[str, Any]:
+    """Make `source` generation 0 of this state directory. Does nothing when that was done before.
+
+    The caller holds the state directory's lock.
+    """
+    if is_initialised(house):
+        return {"already": True, "weights_sha256": house.ledger.generation(0).weights_sha256}
+    base = house.models.base_dir.absolute()
+    if base.exists():  # what an interrupted init left; it has no manifest or no row
+        shutil.rmtree(base)
+    shared = fetch.cache_home() / "banks"
+    job = {
+        "kind": "init",
+        "source": str(source),
+        "base": str(base),
+        "cache": str(house.layout.cache),
+        "shared": str(shared),
+        "probes": "shipped",
+        "dtype": house.config.model.dtype,
+        "device": house.config.model.device,
+    }
+    found = house.runner.run(job, idle)
+    if not (base / "config.json").is_file():
+        raise GenerationError("initialise", str(base), "the worker left no model")
+    manifest = house.models.seal_base({"source": source.name, "init": found})
+    sha256 = str(manifest["weights_sha256"])
+    now = house.now()
+    house.models.promote(0)
+    house.ledger.insert_generation(Generation(0, None, "live", sha256, None, (), now, "the base"), now)
+    house.log.info("model.initialised", model=house.config.model.name, weights_sha256=sha256, found=found)
+    return {"already": False, "weights_sha256": sha256, **found}

@@ -1,0 +1,54 @@
+"""How a state directory is, seen from another process.
+
+Knows the ledger's reading half and the files in run/. Doesn't write anything.
+"""
+
+import json
+from typing import Any
+
+from daemon.config import Config
+from daemon.house import utc_now
+from store.facts import EditState
+from store.ledger import Ledger
+from store.lock import StateLock
+
+
+def read_work(config: Config) -> dict[str, Any] | None:
+    """The edit in work and its stage, None when there is none."""
+    return _read(config, "progress.json")
+
+
+def metrics_port(config: Config) -> int | None:
+    """Where the running daemon serves metrics."""
+    found = _read(config, "daemon.json")
+    return int(found["metrics_port"]) if found else None
+
+
+def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
+    """Everything that `palimpsest status` shows."""
+    live, pid = ledger.live_generation(), StateLock(config.layout.state).holder()
+    next_due = ledger.next_due_after(utc_now())
+    held = ledger.edits([EditState.HELD, EditState.FAILED])
+    return {
+        "state_dir": str(config.layout.state),
+        "pid": pid,
+        "paused": bool(ledger.get_setting("paused", False)),
+        "model": config.model.name,
+        "live_generation": live.number if live else None,
+        "weights_sha256": live.weights_sha256 if live else None,
+        "edits": {str(state): count for state, count in ledger.state_counts().items() if count},
+        "work": read_work(config) if pid is not None else None,
+        "next_due": next_due.isoformat() if next_due else None,
+        "refused_files": len(list(config.layout.failed.glob("*.error.json"))),
+        "held": [{"edit": edit.id, "state": str(edit.state), "reason": edit.reason} for edit in held],
+        "last_backup": ledger.get_setting("last_backup"),
+        "metrics_port": metrics_port(config) if pid is not None else None,
+    }
+
+
+def _read(config: Config, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((config.layout.run / name).read_text())
+    except (OSError, ValueError):
+        return None
+    return found

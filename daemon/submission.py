@@ -1,0 +1,163 @@
+"""Handing a file to the daemon and waiting for its facts to settle, from another process.
+
+Knows how a file is dropped so that it is ready at once, and which states are an end. Doesn't write
+the ledger.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from daemon.config import Config
+from daemon.house import utc_now
+from daemon.inbox import is_ignored
+from daemon.ingest import diff_rows
+from daemon.status import read_work
+from store.errors import FactFileError, PalimpsestError, UnreachableError, UsageError
+from store.factfile import ParsedFile, parse
+from store.facts import DiffRow, Edit, EditState
+from store.ledger import Ledger
+from store.lock import StateLock
+
+_OPEN = frozenset({EditState.PENDING, EditState.EDITING, EditState.JUDGED})
+_GOOD = frozenset({EditState.LIVE, EditState.ALREADY_KNOWN, EditState.SUPERSEDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A file put into the inbox. `at` is just before it was."""
+
+    name: str
+    sha256: str
+    at: datetime
+
+
+def read_file(config: Config, path: Path) -> ParsedFile:
+    """Parse a file as the daemon would. Raises FactFileError for what the daemon would refuse."""
+    parsed = parse(_bytes(config, path), path.name, max_bytes=config.inbox.max_file_bytes)
+    if parsed.errors and not config.inbox.partial:
+        raise parsed.errors[0]
+    return parsed
+
+
+def preview(config: Config, ledger: Ledger, path: Path) -> list[DiffRow]:
+    """What a file would mean if it were dropped now."""
+    return diff_rows(config, ledger, read_file(config, path))
+
+
+def drop(config: Config, path: Path) -> Drop:
+    """Check a file, then put a copy of it into the inbox, ready at once."""
+    read_file(config, path)
+    sha256 = hashlib.sha256(_bytes(config, path)).hexdigest()
+    inbox = config.layout.inbox
+    if is_ignored(path.name):
+        raise UsageError("submit", str(path), "the inbox ignores files of this name", "rename it")
+    name, count = path.name, 1
+    while os.path.lexists(inbox / name):
+        count += 1
+        stem, dot, suffix = path.name.partition(".")
+        name = f"{stem}.{count}{dot}{suffix}"
+    at = utc_now()
+    staged = inbox / f".{name}.{os.getpid()}.tmp"
+    shutil.copyfile(path, staged)
+    (inbox / f"{name}.ready").touch()
+    staged.rename(inbox / name)
+    return Drop(name, sha256, at)
+
+
+def _bytes(config: Config, path: Path) -> bytes:
+    cap = config.inbox.max_file_bytes
+    try:
+        if path.stat().st_size > cap:
+            raise FactFileError("submit", str(path), f"more than the {cap} bytes allowed", code="too_large")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError("submit", str(path), error.strerror or str(error)) from error
+
+
+def wait(
+    config: Config, dropped: Drop, on_stage: Callable[[str], None], timeout: float
+) -> list[dict[str, Any]]:
+    """Wait until every due edit of the file has settled; returns its rows and how each ended.
+
+    Raises UnreachableError when no daemon is running or time is up, FactFileError when the file was
+    refused.
+    """
+    deadline = time.monotonic() + timeout
+    lock = StateLock(config.layout.state)
+    ledger = Ledger.open_readonly(config.layout.ledger)
+    try:
+        while True:
+            rows = _settled(config, ledger, dropped)
+            if rows is not None:
+                return rows
+            work = read_work(config)
+            on_stage(f"edit {work['edit']} {work['stage']}" if work else "waiting")
+            if lock.holder() is None:
+                raise UnreachableError(
+                    "wait for file",
+                    dropped.name,
+                    "no daemon is running",
+                    "start it with `palimpsest run`; the file waits in the inbox",
+                )
+            if time.monotonic() > deadline:
+                raise UnreachableError("wait for file", dropped.name, f"not settled within {timeout:g} s")
+            time.sleep(0.2)
+    finally:
+        ledger.close()
+
+
+def _settled(config: Config, ledger: Ledger, dropped: Drop) -> list[dict[str, Any]] | None:
+    """The file's rows once nothing of it is due any more; None before."""
+    if os.path.lexists(config.layout.inbox / dropped.name):
+        return None
+    seen = ledger.file_seen(dropped.sha256)
+    if seen is None:
+        return None
+    if seen["status"] == "rejected":
+        if datetime.fromisoformat(seen["received_at"]) < dropped.at:
+            return None
+        raise _refused(dropped, seen["error"] or {})
+    rows = ledger.file_rows(seen["id"])
+    edits = {row["edit_id"]: ledger.edit(row["edit_id"]) for row in rows if row["edit_id"] is not None}
+    if any(_is_due(edit) for edit in edits.values()):
+        return None
+    return [_row(row, edits.get(row["edit_id"])) for row in rows]
+
+
+def _is_due(edit: Edit) -> bool:
+    waits = edit.effective_at is not None and edit.effective_at > datetime.now(UTC)
+    return edit.state in _OPEN and not (waits and edit.state is EditState.PENDING)
+
+
+def _row(row: dict[str, Any], edit: Edit | None) -> dict[str, Any]:
+    state = str(edit.state) if edit else "-"
+    ok = row["row_class"] not in ("conflicting", "invalid") and (edit is None or edit.state in _GOOD | _OPEN)
+    return {
+        "line": row["line"],
+        "subject": row["subject"],
+        "relation": row["relation"],
+        "class": row["row_class"],
+        "edit": row["edit_id"],
+        "state": state,
+        "ok": ok,
+        "reason": edit.reason if edit else row["reason"],
+    }
+
+
+def _refused(dropped: Drop, error: dict[str, Any]) -> PalimpsestError:
+    return FactFileError(
+        "submit",
+        dropped.name,
+        str(error.get("cause", "refused")),
+        str(error.get("hint", "")),
+        code=str(error.get("code", "invalid")),
+        line=int(error.get("line", 1)),
+        column=int(error.get("column", 1)),
+    )
