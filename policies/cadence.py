@@ -27,7 +27,7 @@ class QuietHours:
         """The first moment at or after `now` that isn't quiet."""
         if not self.holds(now):
             return now
-        end = now.replace(hour=self.end.hour, minute=self.end.minute, second=self.end.second, microsecond=0)
+        end = datetime.combine(now.date(), self.end, tzinfo=now.tzinfo)
         return end if end > now else end + timedelta(days=1)
 
 
