@@ -4,11 +4,10 @@ Knows priorities, dates and what the ledger holds. Doesn't know the queue, the i
 and does nothing: `palimpsest plan` prints what this returns.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import reduce
 
 from policies.relations import relation_key
 from store.facts import DiffRow, Edit, EditState, FactKey, FactRow, FactUpdate, Op, Priority, RowClass
@@ -120,16 +119,23 @@ def _newest(edits: Iterable[Edit]) -> dict[FactKey, Edit]:
     by_key: dict[FactKey, list[Edit]] = {}
     for edit in edits:
         by_key.setdefault(edit.key.folded(), []).append(edit)
-    return {key: reduce(_newer, several) for key, several in by_key.items()}
+    return {key: _newest_of(several) for key, several in by_key.items()}
 
 
-def _newer(a: Edit, b: Edit) -> Edit:
-    """By version where both have one, else by date where both have one, else by sequence."""
-    if a.version is not None and b.version is not None and a.version != b.version:
-        return a if a.version > b.version else b
-    if a.effective_at and b.effective_at and a.effective_at != b.effective_at:
-        return a if a.effective_at > b.effective_at else b
-    return a if a.id > b.id else b
+def _newest_of(edits: Sequence[Edit]) -> Edit:
+    """By version where all have one, then by date where all have one, then by sequence.
+
+    The same rule as the rows of one file (`store.diffing`). Comparing two at a time, by what both
+    have, would go in circles: the winner would depend on the order of asking.
+    """
+    versions, dates = [e.version for e in edits], [e.effective_at for e in edits]
+
+    def rank(edit: Edit) -> tuple[int, datetime, int]:
+        version = edit.version if edit.version is not None and None not in versions else 0
+        date = edit.effective_at if edit.effective_at and None not in dates else _ALWAYS
+        return version, date, edit.id
+
+    return max(edits, key=rank)
 
 
 def _edit_step(
