@@ -109,5 +109,20 @@ def split(firm_ids: Collection[str], probes: Iterable[Probe]) -> ProbeSplit:
     )
 
 
+def apart_from(names: Iterable[str], probes: Iterable[Probe]) -> tuple[Probe, ...]:
+    """The probes in which none of `names` is asked for or asked about.
+
+    Called with an edit's subject, objects and the neighbours that constrain it, it keeps what was
+    trained on out of what is measured as unrelated.
+    """
+    wanted = {name_words(name) for name in names} - {()}
+
+    def mentions(probe: Probe) -> bool:
+        texts = [words(text) for text in (probe.answer, *probe.questions)]
+        return any(find(name, text) >= 0 for name in wanted for text in texts)
+
+    return tuple(probe for probe in probes if not mentions(probe))
+
+
 def _bucket(probe: Probe) -> int:
     return int(fact_hash(probe)[:8], 16) % 100
