@@ -55,7 +55,8 @@ def test_every_fault_is_reported_at_once() -> None:
 def test_a_good_file_is_read_whole() -> None:
     """Tables, lists of tables and overrides of gates come out as values."""
     config = parse(
-        '[gates.unrelated]\nmin_n = 40\n[[publish.hooks]]\nargv = ["true", "-v"]\n[inbox]\nsettle_seconds = 1\n',
+        '[gates.unrelated]\nmin_n = 40\n[[publish.hooks]]\nargv = ["true", "-v"]\n'
+        "[inbox]\nsettle_seconds = 1\n",
         "good.toml",
     )
     assert config.gates["unrelated"].min_n == 40

@@ -1,0 +1,46 @@
+"""A real daemon process whose worker is the fake one: `python -m tests.daemon.fake_daemon STATE [SCRIPT]`.
+
+SCRIPT is the fake runner's script as JSON. Initialises the state directory when it isn't.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from daemon.config import BackupSettings, Config, DaemonSettings, InboxSettings, MetricsSettings
+from daemon.fakes import FakeRunner
+from daemon.house import open_house
+from daemon.initialise import initialise
+from daemon.runner import never
+from daemon.service import Service
+from store.errors import PalimpsestError
+from store.lock import StateLock
+
+
+def make_config(state: Path) -> Config:
+    return replace(
+        Config(),
+        daemon=DaemonSettings(state_dir=state, tick_seconds=0.1),
+        inbox=InboxSettings(settle_seconds=0.2, rescan_seconds=0.5),
+        metrics=MetricsSettings(port=0),
+        backup=BackupSettings(every_hours=0),
+    )
+
+
+def main(state: Path, script: dict[str, str | list[str]]) -> int:
+    config = make_config(state)
+    runner = FakeRunner(base={"France": "Paris"}, script=script)
+    with StateLock(config.layout.state), open_house(config, runner=runner) as house:
+        initialise(house, Path("fake"), never)
+        status = Service(house).run()
+    print("torch" in sys.modules, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))
+    except PalimpsestError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

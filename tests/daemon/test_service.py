@@ -1,0 +1,227 @@
+"""A real daemon process, woken, scraped, ordered about and stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import orders, status, submission
+from daemon.config import Config
+from store.errors import EXIT_LOCKED, PalimpsestError
+from store.facts import EditState
+from store.ledger import Ledger
+from tests.daemon.fake_daemon import make_config
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+
+
+@dataclass
+class Daemon:
+    """A running daemon process."""
+
+    config: Config
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def wait_for(self, ready: Callable[[], object], what: str) -> Any:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = ready()
+            if found:
+                return found
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"no {what}: {self.log.read_text()}")
+
+    def drop(self, name: str, *rows: dict[str, Any]) -> None:
+        staged = self.config.layout.inbox / f".{name}"
+        staged.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        staged.rename(self.config.layout.inbox / name)
+
+    def state_of(self, edit: int) -> EditState | None:
+        ledger = Ledger.open_readonly(self.config.layout.ledger)
+        try:
+            return next((each.state for each in ledger.edits() if each.id == edit), None)
+        finally:
+            ledger.close()
+
+    def scrape(self) -> str:
+        port = status.metrics_port(self.config)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout=15)
+        return time.monotonic() - began
+
+
+def spawn(state: Path, script: dict[str, Any], log: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.daemon.fake_daemon", str(state), json.dumps(script)]
+    with log.open("ab") as file:
+        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+
+
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts daemons on one state directory and ends those that are left."""
+    begun: list[Daemon] = []
+
+    def run(script: dict[str, Any] | None = None) -> Daemon:
+        state, log = tmp_path / "state", tmp_path / f"log{len(begun)}"
+        daemon = Daemon(make_config(state), spawn(state, script or {}, log), log)
+        begun.append(daemon)
+        daemon.wait_for(lambda: status.metrics_port(daemon.config), "metrics port")
+        return daemon
+
+    yield run
+    for daemon in begun:
+        if daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait()
+
+
+ROW = {"subject": "France", "relation": "capital", "object": "Lyon"}
+
+
+def test_a_dropped_file_becomes_live_and_shows_in_a_scrape(start: Start) -> None:
+    """From the folder to the served weights to the metrics, in a process of its own."""
+    daemon = start()
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")
+    daemon.wait_for(lambda: "palimpsest_live_generation 1.0" in daemon.scrape(), "metric")
+    scraped = daemon.scrape()
+    assert 'palimpsest_edits_total{state="live"} 1.0' in scraped
+    assert 'palimpsest_files_total{result="accepted"} 1.0' in scraped
+    assert "palimpsest_freshness_seconds_count 1.0" in scraped
+    assert "palimpsest_disk_free_bytes" in scraped
+    assert "France" not in scraped
+    assert daemon.stop() < 10
+    assert daemon.process.returncode == 0
+    events = [
+        json.loads(line)["event"] for line in daemon.log.read_text().splitlines() if line.startswith("{")
+    ]
+    assert {"daemon.ready", "file.accepted", "edit.live", "generation.live", "daemon.stopped"} <= set(events)
+
+
+def test_the_daemon_never_imports_torch(start: Start) -> None:
+    """The parent stays small: only the worker child may hold the mechanism."""
+    daemon = start()
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")
+    daemon.stop()
+    assert daemon.log.read_text().splitlines()[-1] == "False"
+
+
+def test_sigterm_during_an_edit_puts_it_back_and_the_next_start_makes_it(start: Start) -> None:
+    """Stopping takes less than ten seconds and loses nothing."""
+    daemon = start({"France": "hang"})
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.EDITING, "edit in work")
+    assert daemon.stop() < 10
+    assert daemon.process.returncode == 0
+    assert daemon.state_of(1) is EditState.PENDING
+    again = start()
+    again.wait_for(lambda: again.state_of(1) is EditState.LIVE, "live edit")
+
+
+def test_sigkill_during_an_edit_is_recovered_from(start: Start) -> None:
+    """No chance to tidy up is needed."""
+    daemon = start({"France": "hang"})
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.EDITING, "edit in work")
+    daemon.stop(signal.SIGKILL)
+    (daemon.config.layout.run / "daemon.json").unlink()
+    again = start()
+    again.wait_for(lambda: again.state_of(1) is EditState.LIVE, "live edit")
+
+
+def test_a_second_daemon_on_one_state_directory_exits_75(start: Start, tmp_path: Path) -> None:
+    """The lock names who holds it."""
+    daemon = start()
+    second = spawn(daemon.config.layout.state, {}, tmp_path / "second")
+    assert second.wait(timeout=START_SECONDS) == EXIT_LOCKED
+    assert str(daemon.process.pid) in (tmp_path / "second").read_text()
+
+
+def test_a_rollback_interrupts_an_edit_and_is_done_by_the_daemon(start: Start) -> None:
+    """An operator in a hurry doesn't wait for training; the edit goes back into the queue."""
+    daemon = start({"Spain": ["hang"]})
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")
+    daemon.drop("b.jsonl", {**ROW, "subject": "Spain"})
+    daemon.wait_for(lambda: daemon.state_of(2) is EditState.EDITING, "edit in work")
+    began = time.monotonic()
+    assert orders.give(daemon.config, "rollback", {"to": 0})["to"] == 0
+    assert time.monotonic() - began < 5
+    daemon.wait_for(lambda: daemon.state_of(2) is EditState.LIVE, "edit made after all")
+    with pytest.raises(PalimpsestError) as caught:
+        orders.give(daemon.config, "rollback", {"to": 99})
+    assert isinstance(caught.value, orders.OrderFailed)
+
+
+def test_pausing_keeps_edits_waiting_until_resumed(start: Start) -> None:
+    """Orders reach the running daemon through the ledger."""
+    daemon = start()
+    orders.give(daemon.config, "pause", {})
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1), "edit")
+    time.sleep(0.5)
+    assert daemon.state_of(1) is EditState.PENDING
+    daemon.wait_for(lambda: "palimpsest_paused 1.0" in daemon.scrape(), "metric")
+    orders.give(daemon.config, "resume", {})
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")
+
+
+def test_cancelling_the_edit_in_work_ends_its_worker(start: Start) -> None:
+    """It is put back first and cancelled then, so that no state is skipped."""
+    daemon = start({"France": "hang"})
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.EDITING, "edit in work")
+    orders.give(daemon.config, "cancel", {"edit": 1})
+    assert daemon.state_of(1) is EditState.CANCELLED
+
+
+def test_submit_waits_until_facts_are_settled(start: Start, tmp_path: Path) -> None:
+    """Another process sees how each row ended."""
+    daemon = start({"Spain": "bad"})
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, "subject": "Spain"}) + "\n")
+    stages: list[str] = []
+    settled = submission.wait(daemon.config, submission.drop(daemon.config, path), stages.append, 30)
+    assert [(row["state"], row["ok"]) for row in settled] == [("live", True), ("held", False)]
+
+
+def test_orders_are_carried_out_without_a_daemon_too(start: Start) -> None:
+    """With the lock free the command line does the daemon's work, recovery included."""
+    daemon = start()
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")
+    daemon.stop()
+    assert orders.give(daemon.config, "rollback", {"to": 0})["to"] == 0
+    assert os.readlink(daemon.config.layout.model / "current").endswith("base")
+    assert daemon.state_of(1) is EditState.ROLLED_BACK
+
+
+def test_hup_rescans_and_int_stops(start: Start) -> None:
+    """The usual signals do the usual things."""
+    daemon = start()
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1), "edit")
+    assert daemon.stop(signal.SIGINT) < 10
+    assert daemon.process.returncode == 0
