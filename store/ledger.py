@@ -211,11 +211,7 @@ class Ledger(LedgerQueries):
             db.table("generations").update(number, change)
             if edits is not None:
                 _set_edits(db, number, edits)
-            detail = {
-                "from": before.state,
-                "reason": reason,
-                **{name: fields[name] for name in sorted(fields)},
-            }
+            detail = {"from": before.state, "reason": reason, "fields": dict(fields)}
             append(db, now, [Event(f"generation.{state}", f"generation:{number}", detail)])
         return self.generation(number)
 
