@@ -99,7 +99,7 @@ class WorkerHandle:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # Ctrl-C must reach this process first, which then ends the child
         )
 
@@ -158,7 +158,7 @@ def end(child: "subprocess.Popen[bytes]", grace_seconds: float = GRACE_SECONDS) 
             continue
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The parent's environment; no network for the model hub, and our packages found from any folder."""
     ours = str(Path(__file__).resolve().parent.parent)
     paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]

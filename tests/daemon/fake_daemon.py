@@ -17,6 +17,8 @@ from daemon.service import Service
 from store.errors import PalimpsestError
 from store.lock import StateLock
 
+BASE = {"France": "Paris", "South Korea": "Seoul", "Japan": "Tokyo"}
+
 
 def make_config(state: Path) -> Config:
     return replace(
@@ -30,7 +32,7 @@ def make_config(state: Path) -> Config:
 
 def main(state: Path, script: dict[str, str | list[str]]) -> int:
     config = make_config(state)
-    runner = FakeRunner(base={"France": "Paris"}, script=script)
+    runner = FakeRunner(base=BASE, script=script)
     with StateLock(config.layout.state), open_house(config, runner=runner) as house:
         initialise(house, Path("fake"), never)
         status = Service(house).run()

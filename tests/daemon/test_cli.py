@@ -1,0 +1,221 @@
+"""The command line: every command, its exit status, and what it prints."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import asking, cli, console, cycle, house, initialise
+from daemon.commands_model import moment
+from daemon.fakes import FakeClock, FakeRunner
+from daemon.house import House
+from store.errors import (
+    EXIT_CONFIG,
+    EXIT_DATA,
+    EXIT_LOCKED,
+    EXIT_OK,
+    EXIT_PLAN_HAS_CHANGES,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    ConfigError,
+)
+from store.lock import StateLock
+from tests.daemon.conftest import Take, capital
+
+
+@dataclass
+class Cli:
+    """Runs commands on one state directory with the fake runner."""
+
+    state: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *argv: str) -> tuple[int, str]:
+        status = cli.main([*argv, "--state", str(self.state)])
+        captured = self.capsys.readouterr()
+        return status, captured.out + ("" if status == 0 else captured.err)
+
+    def json(self, *argv: str) -> Any:
+        status = cli.main([*argv, "--state", str(self.state), "--json"])
+        return status, json.loads(self.capsys.readouterr().out)
+
+
+@pytest.fixture
+def palimpsest(
+    house: House, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Cli:
+    """Commands beside a house that has done some work, no daemon running."""
+    return use_fake(runner, monkeypatch, house.layout.state, capsys)
+
+
+def use_fake(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, state: Path, capsys: Any) -> Cli:
+    monkeypatch.setattr(house, "make_runner", lambda config: runner)
+    monkeypatch.setattr(asking, "make_runner", lambda config: runner)
+    return Cli(state, capsys)
+
+
+@pytest.fixture
+def two_live(house: House, take: Take, clock: FakeClock) -> None:
+    """France -> Lyon, then Spain -> Seville, a day apart."""
+    for subject, object in (("France", "Lyon"), ("Spain", "Seville")):
+        take(capital(subject, object))
+        cycle.step(house)
+        clock.advance(86400)
+
+
+def test_init_makes_a_state_directory_once(
+    tmp_path: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second time nothing is done, so that `make run` may always call it."""
+    palimpsest = use_fake(runner, monkeypatch, tmp_path / "new", capsys)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    status, first = palimpsest.json("init", "--model", str(tmp_path / "model"))
+    assert (status, first["already"]) == (EXIT_OK, False)
+    assert palimpsest.json("init", "--model", str(tmp_path / "model"))[1]["already"] is True
+    assert palimpsest("init", "--model", str(tmp_path))[0] == EXIT_USAGE
+
+
+def test_init_starts_over_after_an_interruption(house: House, tmp_path: Path) -> None:
+    """A base without its manifest is what an interrupted init leaves."""
+    assert initialise.is_initialised(house)
+    again = initialise.initialise(house, Path("fake"), lambda stage: None)
+    assert again["already"] is True
+
+
+@pytest.mark.usefixtures("two_live")
+def test_status_facts_and_history_show_what_is(palimpsest: Cli) -> None:
+    """Tables fit 80 columns; JSON holds the same."""
+    for argv in (["status"], ["facts"], ["history"], ["history", "France", "capital"], ["explain", "1"]):
+        status, text = palimpsest(*argv)
+        assert status == EXIT_OK
+        assert max(len(line) for line in text.splitlines()) <= 80, text
+        assert palimpsest.json(*argv)[0] == EXIT_OK
+    assert palimpsest.json("status")[1]["live_generation"] == 2
+    assert [row["value"] for row in palimpsest.json("facts", "fra")[1]] == ["Lyon"]
+    assert len(palimpsest.json("history")[1]) == 3
+    assert "efficacy" in palimpsest("explain", "1")[1]
+
+
+def test_plan_says_by_its_exit_status_that_weights_will_change(
+    palimpsest: Cli, take: Take, tmp_path: Path
+) -> None:
+    """2 with changes, queued or in a file; 0 without."""
+    assert palimpsest("plan") == (EXIT_OK, "nothing to do\n")
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps(capital("France", "Lyon")))
+    assert palimpsest("plan", str(path))[0] == EXIT_PLAN_HAS_CHANGES
+    assert palimpsest("plan")[0] == EXIT_OK
+    take(capital("France", "Lyon"))
+    status, plan = palimpsest.json("plan")
+    assert status == EXIT_PLAN_HAS_CHANGES
+    assert plan["steps"][0]["subject"] == "France"
+
+
+@pytest.mark.usefixtures("two_live")
+def test_ask_asks_the_served_model_and_those_of_the_past(palimpsest: Cli, house: House) -> None:
+    """By generation and by date, also when the directory is long gone."""
+    house.models.delete(1)
+    assert palimpsest("ask", "What is the capital of Spain?") == (EXIT_OK, "Seville\n")
+    assert palimpsest("ask", "What is the capital of Spain?", "--generation", "1") == (EXIT_OK, "Madrid\n")
+    assert palimpsest("ask", "What is the capital of France?", "--generation", "0") == (EXIT_OK, "Paris\n")
+    assert palimpsest("ask", "Spain?", "--as-of", "2026-01-31") == (EXIT_OK, "Madrid\n")
+    status, answers = palimpsest.json("ask", "Spain?", "--as-of", "2026-02-01T12:00:01Z")
+    assert (status, answers["generation"]) == (EXIT_OK, 2)
+    assert palimpsest("ask", "Spain?", "--as-of", "1999-01-01")[0] == EXIT_USAGE
+    assert list(house.layout.run.iterdir()) == []
+
+
+@pytest.mark.usefixtures("two_live")
+def test_rollback_in_its_three_forms(palimpsest: Cli, house: House) -> None:
+    """With no daemon the command does it itself."""
+    assert palimpsest("rollback", "--fact", "spain", "capital")[0] == EXIT_OK
+    assert house.models.current_number() == 1
+    assert palimpsest("rollback", "--to", "2")[0] != EXIT_OK
+    assert palimpsest.json("rollback", "--to", "2", "--force")[1]["to"] == 2
+    assert palimpsest.json("rollback", "--edit", "1")[1]["to"] == 3
+    assert palimpsest("rollback")[0] == EXIT_USAGE
+
+
+def test_the_queue_is_steered(palimpsest: Cli, take: Take, house: House, runner: FakeRunner) -> None:
+    """Pause, resume, cancel, retry and pin are rows of the ledger."""
+    runner.script["France"] = ["failed", "failed"]
+    take(capital("France", "Lyon"), capital("Spain", "Seville"))
+    cycle.step(house)
+    cycle.step(house)
+    assert house.ledger.edit(1).state == "held"
+    assert palimpsest("retry", "1")[0] == EXIT_OK
+    assert palimpsest("cancel", "2")[0] == EXIT_OK
+    assert palimpsest("cancel", "2")[0] != EXIT_OK
+    assert palimpsest("pause")[0] == EXIT_OK
+    assert palimpsest.json("status")[1]["paused"] is True
+    assert palimpsest("resume")[0] == EXIT_OK
+    assert palimpsest.json("pin", "0")[1]["pinned"] is True
+
+
+def test_submit_puts_a_copy_into_the_inbox(palimpsest: Cli, house: House, tmp_path: Path) -> None:
+    """A bad file is refused before it is dropped, and nobody waits without a daemon."""
+    good, bad = tmp_path / "facts.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(json.dumps(capital("France", "Lyon")))
+    bad.write_text("{")
+    assert palimpsest("submit", str(good))[0] == EXIT_OK
+    assert (house.layout.inbox / "facts.jsonl").read_text() == good.read_text()
+    status, said = palimpsest("submit", str(bad))
+    assert (status, "1:" in said) == (EXIT_DATA, True)
+    assert palimpsest("submit", "--wait", str(good))[0] == EXIT_UNREACHABLE
+    assert palimpsest("submit", str(tmp_path / "none.jsonl"))[0] == EXIT_USAGE
+
+
+@pytest.mark.usefixtures("two_live")
+def test_verify_backup_doctor_and_gc(palimpsest: Cli, house: House) -> None:
+    """Faults are found, said, and make the exit status 1."""
+    assert palimpsest("verify") == (EXIT_OK, "no faults found\n")
+    assert Path(palimpsest.json("backup")[1]["path"]).is_file()
+    assert palimpsest("gc")[0] == EXIT_OK
+    assert "daemon" in palimpsest("doctor")[1]
+    weights = house.models.gen_dir(2) / "model-00002-of-00002.safetensors"
+    weights.chmod(0o644)
+    weights.write_text("x")
+    status, said = palimpsest("verify")
+    assert status == 1
+    assert "generation 2" in said
+
+
+def test_errors_have_their_exit_codes(palimpsest: Cli, house: House, tmp_path: Path) -> None:
+    """Usage 64, configuration 78, locked 75; with --json the error is JSON."""
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[daemon]\nstate = 1")
+    assert palimpsest("config", "check", str(bad))[0] == EXIT_CONFIG
+    assert palimpsest("config", "check")[0] == EXIT_OK
+    assert palimpsest("fly")[0] == EXIT_USAGE
+    assert cli.main(["status", "--state", str(tmp_path / "nowhere")]) == EXIT_USAGE
+    with StateLock(house.layout.state):
+        assert palimpsest("run")[0] == EXIT_LOCKED
+    status, error = palimpsest.json("explain", "99")
+    assert status != EXIT_OK
+    assert error["error"]["cause"]
+
+
+def test_another_package_called_daemon_is_refused() -> None:
+    """python-daemon has the same import name; beside it nothing can be trusted."""
+    cli.refuse_python_daemon("no-such-distribution")
+    with pytest.raises(ConfigError):
+        cli.refuse_python_daemon("pytest")
+
+
+def test_a_date_means_its_end_in_utc() -> None:
+    """`--as-of 2026-01-31` is what was served when that day was over."""
+    assert moment("2026-01-31") == datetime(2026, 1, 31, 23, 59, 59, 999999, tzinfo=UTC)
+    with pytest.raises(argparse.ArgumentTypeError):
+        moment("yesterday")
+
+
+def test_tables_never_exceed_their_width() -> None:
+    """The widest columns give way, each with an ellipsis."""
+    text = console.table(("id", "reason"), [(1, "x" * 200), (2, None)])
+    assert [len(line) for line in text.splitlines()] == [10, 80, 5]
+    assert text.splitlines()[1].endswith("…")
