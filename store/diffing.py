@@ -34,12 +34,12 @@ def diff(
     caller must not set `retract_missing` when rows of the file were refused: they'd count as gone.
     """
     known = {key.folded(): row for key, row in current.items()}
-    ordered = list(updates)
+    folded = [(update.key.folded(), update) for update in updates]
     groups: dict[FactKey, list[FactUpdate]] = {}
-    for update in ordered:
-        groups.setdefault(update.key.folded(), []).append(update)
+    for key, update in folded:
+        groups.setdefault(key, []).append(update)
     classed = {key: iter(_group(rows, known.get(key))) for key, rows in groups.items()}
-    result = [next(classed[update.key.folded()]) for update in ordered]
+    result = [next(classed[key]) for key, _ in folded]
     if snapshot_source is not None and retract_missing:
         result += [
             _gone(row)
@@ -77,6 +77,8 @@ def apply(row: DiffRow, current: FactRow | None) -> FactRow | None:
 
 def _group(rows: Sequence[FactUpdate], row: FactRow | None) -> list[DiffRow]:
     """Class the updates of one key, in order."""
+    if len(rows) == 1:
+        return [_against(rows[0], row)]
     newest = _newest(rows)
     winners = {id(update) for update in newest}
     rival = next((update for update in newest if _says(update) != _says(newest[0])), None)

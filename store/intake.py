@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from store.connection import insert_many
 from store.diffing import EDITED, apply
 from store.facts import DiffRow, EditState, FactKey, FactRow, FactUpdate
 from store.journal import Event, append
@@ -65,9 +66,9 @@ class _Intake:
         records = [self._take(row) for row in self._rows]
         self._write_facts()
         self._supersede()
-        self._db.table("edits").insert_all(self._edits)
+        insert_many(self._db, "edits", self._edits)
         self._write_history()
-        self._db.table("records").insert_all(records)
+        insert_many(self._db, "records", records)
         return records
 
     def _take(self, row: DiffRow) -> Row:
@@ -111,7 +112,7 @@ class _Intake:
                 new.append({"id": fact_id, **fact_columns(fact, self._now)})
             elif fact != before:
                 changed.append({"id": fact_id, **fact_columns(fact, self._now)})
-        self._db.table("facts").insert_all(new)
+        insert_many(self._db, "facts", new)
         self._db.conn.executemany(
             "UPDATE facts SET wanted = :wanted, wanted_op = :wanted_op, aliases = :aliases, "
             "version = :version, effective_at = :effective_at, source = :source, updated_at = :updated_at "
@@ -140,7 +141,7 @@ class _Intake:
             "WHERE fact_id = ? AND kind = 'wanted' AND recorded_to IS NULL",
             [(self._now, row["fact_id"]) for row in self._history],
         )
-        self._db.table("fact_history").insert_all(self._history)
+        insert_many(self._db, "fact_history", self._history)
 
 
 def _edit_columns(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from store.audit import FIRST, event_hash
+from store.connection import insert_many
 from store.rows import to_json
 from store.times import time_text
 
@@ -37,5 +38,5 @@ def append(db: Database, now: datetime, events: Iterable[Event]) -> int:
             "previous": previous, "hash": made,
         })  # fmt: skip
         previous = made
-    db.table("audit").insert_all(rows)
+    insert_many(db, "audit", rows)
     return int(number)

@@ -16,6 +16,8 @@ Row = dict[str, Any]
 
 def to_json(value: Any) -> str:
     """One text for one value: sorted keys, no spaces, any script readable."""
+    if value == ():  # most lists of most rows
+        return "[]"
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -31,7 +31,8 @@ classes = {}
 for row in result:
     classes[row.row_class.value] = classes.get(row.row_class.value, 0) + 1
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": ended[0] - began[0], "cpu": ended[1] - began[1], "peak": peak, "classes": classes}))
+wall, cpu = ended[0] - began[0], ended[1] - began[1]
+print(json.dumps({"seconds": wall, "cpu": cpu, "peak": peak, "classes": classes}))
 """
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from store.errors import LedgerError
-from store.facts import EditState, FactKey, Generation
+from store.facts import FactKey, Generation
 from store.ledger import Ledger
 from tests.store.builders import NOW, drop, later, opened, serve, update
 

@@ -12,9 +12,14 @@ from store.times import parse_time, time_text
 from store.wire import WireError, from_wire, to_wire
 
 NOUNS = [
-    facts.FactKey, facts.FactUpdate, facts.FactRow, facts.DiffRow, facts.Edit, facts.EditRequest, facts.Phrasing,
-    facts.Reading, facts.Judgement, facts.ModuleScore, facts.Generation, facts.Outcome,
+    facts.FactKey, facts.FactUpdate, facts.FactRow, facts.DiffRow, facts.Edit, facts.EditRequest,
+    facts.Phrasing, facts.Reading, facts.Judgement, facts.ModuleScore, facts.Generation, facts.Outcome,
 ]  # fmt: skip
+GENERATION: dict[str, object] = {
+    "number": 1, "parent": None, "state": "live", "weights_sha256": "", "theta_blob": None, "edits": [],
+    "created_at": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+READING: dict[str, object] = {"suite": "efficacy", "value": 1, "low": 1, "high": 1, "n": 1}
 
 st.register_type_strategy(datetime, st.datetimes(timezones=st.just(UTC)))
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
@@ -35,9 +40,9 @@ def test_every_noun_survives_the_wire(noun: object) -> None:
         (facts.FactKey, [], "expected an object"),
         (facts.Phrasing, {"text": "a", "is_question": 1}, "expected bool"),
         (facts.ModuleScore, {"module": "m", "attribution": True}, "expected float"),
-        (facts.Generation, {"number": 1, "parent": None, "state": "live", "weights_sha256": "", "theta_blob": None,
-                            "edits": [1, "2"], "created_at": "2026-01-01T00:00:00Z"}, r"edits\[1\]: expected int"),
-        (facts.Reading, {"suite": "luck", "value": 1, "low": 1, "high": 1, "n": 1}, "'luck' is not a valid Suite"),
+        (facts.Generation, {**GENERATION, "edits": [1, "2"]}, r"edits\[1\]: expected int"),
+        (facts.Generation, {**GENERATION, "created_at": "yesterday"}, "isn't an RFC 3339 time"),
+        (facts.Reading, {**READING, "suite": "luck"}, "'luck' is not a valid Suite"),
         (facts.Outcome, {"seconds": [["a"]]}, "missing keys edit"),
     ],
 )  # fmt: skip
@@ -70,8 +75,19 @@ def test_offsets_and_fractions_are_read() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["2026-01-31", "2026-01-31T09:00:00", "2026-W05-1T00:00:00Z", "20260131T090000Z",
-                                  "2026-01-31T24:01:00Z", "2026-13-01T00:00:00Z", "٢٠٢٦-01-31T00:00:00Z", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31",
+        "2026-01-31T09:00:00",
+        "2026-W05-1T00:00:00Z",
+        "20260131T090000Z",
+        "2026-01-31T24:01:00Z",
+        "2026-13-01T00:00:00Z",
+        "٢٠٢٦-01-31T00:00:00Z",
+        "",
+    ],
+)
 def test_other_forms_are_no_times(text: str) -> None:
     """ISO 8601 forms outside RFC 3339, and impossible times, are refused."""
     with pytest.raises(ValueError):  # noqa: PT011
