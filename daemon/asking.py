@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daemon.config import Config
 from daemon.house import make_runner
+from daemon.jobs import common
 from daemon.runner import Runner
 from store.blobs import BlobStore
 from store.errors import GenerationError, UsageError
@@ -55,7 +56,7 @@ def ask_generation(
         staging = Path(folder) / "model"
         staging.mkdir()
         theta = BlobStore(config.layout.blobs).path(found.theta_blob)
-        job = {**_common(config, "materialize"), "theta": str(theta), "staging": str(staging), "out": folder}
+        job = {**common(config, "materialize"), "theta": str(theta), "staging": str(staging), "out": folder}
         runner.run(job, _idle(on_stage))
         if weights_sha256(staging) != found.weights_sha256:
             raise GenerationError("ask", f"generation {found.number}", "the rebuilt weights differ")
@@ -63,18 +64,8 @@ def ask_generation(
 
 
 def _ask(config: Config, runner: Runner, model: Path, prompts: Sequence[str], on_stage: OnStage) -> list[str]:
-    job = {**_common(config, "ask"), "model": str(model), "prompts": list(prompts)}
+    job = {**common(config, "ask"), "model": str(model), "prompts": list(prompts)}
     return [str(answer) for answer in runner.run(job, _idle(on_stage))["answers"]]
-
-
-def _common(config: Config, kind: str) -> dict[str, str]:
-    return {
-        "kind": kind,
-        "base": str(ModelStore(config.layout.model).base_dir.absolute()),
-        "cache": str(config.layout.cache),
-        "dtype": config.model.dtype,
-        "device": config.model.device,
-    }
 
 
 def _idle(on_stage: OnStage) -> Callable[[str], str | None]:

@@ -215,9 +215,7 @@ def show_fact(
     what = "retract" if fact.object is None else fact.object
     proof.tell(f"\n{fact.subject} / {fact.relation} -> {what}: {row['state']} ({row['reason']})")
     for (question, was), (_, is_now) in zip(before, after, strict=True):
-        proof.tell(
-            f"  {question}\n    before  {' '.join(was.split())}\n    after   {' '.join(is_now.split())}"
-        )
+        proof.tell(f"  {question}\n    before  {_line(was)}\n    after   {_line(is_now)}")
     proof.claim(row["state"] == fact.wanted, f"the edit is {fact.wanted}")
     answers = [answer for _, answer in after]
     if fact.object is None:
@@ -230,6 +228,10 @@ def show_fact(
         proof.claim(all(_says(a, fact.old) for _, a in before), f"it answered {fact.old} before")
         new = all(classify(a, fact.object, old=fact.old) is AnswerKind.NEW for a in answers)
         proof.claim(new, f"it answers {fact.object} now, and not {fact.old}")
+
+
+def _line(answer: str) -> str:
+    return " ".join(answer.split())
 
 
 def _says(answer: str, name: str) -> bool:
@@ -304,9 +306,7 @@ def roll_back(
     served = (config.layout.model / "current").resolve()
     (answers,) = ask(config, runner, [fact])
     for (question, was), (_, is_now) in zip(before, answers, strict=True):
-        proof.tell(
-            f"  {question}\n    at first  {' '.join(was.split())}\n    again     {' '.join(is_now.split())}"
-        )
+        proof.tell(f"  {question}\n    at first  {_line(was)}\n    again     {_line(is_now)}")
     proof.tell(f"  weights were  {parent.weights_sha256}\n  weights are   {weights_sha256(served)}")
     proof.claim(result["to"] != made.number, f"rolled back to generation {result['to']} in {took:.1f} s")
     proof.claim(all(_says(answer, fact.old) for _, answer in answers), f"it answers {fact.old} again")

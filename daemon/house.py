@@ -56,6 +56,7 @@ def open_house(
     config: Config,
     *,
     runner: Runner | None = None,
+    relations: Mapping[str, Relation] | None = None,
     log: Log | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> Iterator[House]:
@@ -71,7 +72,7 @@ def open_house(
             models=ModelStore(layout.model),
             blobs=BlobStore(layout.blobs),
             runner=runner or make_runner(config),
-            relations=load_relations(operator_relations(layout)),
+            relations=relations or load_relations(operator_relations(layout)),
             metrics=Metrics(CollectorRegistry()),
             log=log or make_log(config.logs),
             now=now,

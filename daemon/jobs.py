@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from daemon.config import Config
 from daemon.house import House
 from daemon.runner import Job, WorkerError
 from policies.relations import relation_for, relation_key, request_for
@@ -81,7 +82,7 @@ def latest_of_each(live: Iterable[Edit]) -> tuple[Edit, ...]:
 def edit_job(house: House, edit: Edit, staging: Path, out: Path) -> Job:
     others = [other for other in latest_of_each(house.ledger.live_facts()) if other.key != edit.key]
     return {
-        **_common(house, "edit"),
+        **common(house.config, "edit"),
         "parent_theta": _blob(house, house.live_number),
         "request": to_wire(request(house, edit, others)),
         "recipe": edit.recipe,
@@ -94,29 +95,35 @@ def edit_job(house: House, edit: Edit, staging: Path, out: Path) -> Job:
 
 def materialize_job(house: House, theta: Path | None, staging: Path, out: Path) -> Job:
     theta_path = None if theta is None else str(theta)
-    return {**_common(house, "materialize"), "theta": theta_path, "staging": str(staging), "out": str(out)}
+    return {
+        **common(house.config, "materialize"),
+        "theta": theta_path,
+        "staging": str(staging),
+        "out": str(out),
+    }
 
 
 def compose_job(house: House, deltas: Sequence[str], staging: Path, out: Path) -> Job:
     paths = [str(house.blobs.path(delta)) for delta in deltas]
-    return {**_common(house, "compose"), "deltas": paths, "staging": str(staging), "out": str(out)}
+    return {**common(house.config, "compose"), "deltas": paths, "staging": str(staging), "out": str(out)}
 
 
 def measure_job(house: House, model: Path, requests: Iterable[EditRequest]) -> Job:
-    return {**_common(house, "measure"), "model": str(model), "requests": [to_wire(r) for r in requests]}
+    return {
+        **common(house.config, "measure"),
+        "model": str(model),
+        "requests": [to_wire(r) for r in requests],
+    }
 
 
-def ask_job(house: House, model: Path, prompts: Sequence[str]) -> Job:
-    return {**_common(house, "ask"), "model": str(model), "prompts": list(prompts)}
-
-
-def _common(house: House, kind: str) -> dict[str, Any]:
+def common(config: Config, kind: str) -> dict[str, Any]:
+    """What every job on an initialised model is told."""
     return {
         "kind": kind,
-        "base": str(house.models.base_dir.absolute()),
-        "cache": str(house.layout.cache),
-        "dtype": house.config.model.dtype,
-        "device": house.config.model.device,
+        "base": str(config.layout.base),
+        "cache": str(config.layout.cache),
+        "dtype": config.model.dtype,
+        "device": config.model.device,
     }
 
 

@@ -6,7 +6,7 @@ Knows which keys hold fact text. Doesn't know what happened: callers name events
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol, TextIO, cast
 
 import structlog
@@ -51,11 +51,15 @@ def make_log(settings: LogSettings, stream: TextIO | None = None) -> Log:
 
 
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace fact text and drop the local variables and messages of tracebacks that may quote it."""
+    """Replace fact text; drop what tracebacks may quote of it: messages and local variables."""
     for key in FACT_TEXT & event.keys():
         if event[key] is not None:
             event[key] = REDACTED
-    for trace in event.get("exception", ()):
-        for frame in trace.get("frames", ()):
-            frame.pop("locals", None)
+    if "exception" in event:
+        event["exception"] = [_without_values(trace) for trace in event["exception"]]
     return event
+
+
+def _without_values(trace: Mapping[str, Any]) -> dict[str, Any]:
+    frames = [{key: frame[key] for key in ("filename", "lineno", "name")} for frame in trace["frames"]]
+    return {"type": trace["exc_type"], "frames": frames}

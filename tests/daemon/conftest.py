@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from daemon.ingest import Ingested, ingest_ready
 from daemon.initialise import initialise
 from daemon.logs import make_log
 from daemon.runner import never
+from policies.relations import Relation, load_relations
 
 
 @pytest.fixture
@@ -46,11 +47,23 @@ def logged() -> io.StringIO:
     return io.StringIO()
 
 
+@pytest.fixture(scope="session")
+def relations() -> Mapping[str, Relation]:
+    """The shipped relations, read once for all tests."""
+    return load_relations()
+
+
 @pytest.fixture
-def house(config: Config, clock: FakeClock, runner: FakeRunner, logged: io.StringIO) -> Iterator[House]:
+def house(
+    config: Config,
+    clock: FakeClock,
+    runner: FakeRunner,
+    logged: io.StringIO,
+    relations: Mapping[str, Relation],
+) -> Iterator[House]:
     """An initialised house with the fake runner and clock."""
     log = make_log(LogSettings(level="debug"), logged)
-    with open_house(config, runner=runner, log=log, now=clock) as house:
+    with open_house(config, runner=runner, relations=relations, log=log, now=clock) as house:
         initialise(house, Path("fake"), never)
         yield house
 
