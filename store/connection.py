@@ -24,6 +24,9 @@ def open_writer(path: Path, backups: Path | None) -> Database:
     copied to `backups/before-MIGRATION.sqlite`; a copy that is there already is kept."""
     make_dirs(path.parent)
     existed = path.exists()
+    if not existed:
+        path.touch(0o600)  # facts may be private; SQLite gives its -wal and -shm the same rights
+        fsync_dir(path.parent)
     with faults("open ledger", path):
         db = _connect(path, "rwc")
         try:
@@ -34,9 +37,6 @@ def open_writer(path: Path, backups: Path | None) -> Database:
         except BaseException:
             db.close()
             raise
-    if not existed:
-        path.chmod(0o600)
-        fsync_dir(path.parent)
     return db
 
 

@@ -4,6 +4,7 @@ Knows columns and how each is kept (JSON lists, UTC texts). Doesn't run SQL.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -15,10 +16,22 @@ Row = dict[str, Any]
 
 
 def to_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces, any script readable."""
+    """One text for one value: sorted keys, no spaces, any script readable. NaN and infinities, which
+    JSON doesn't have, become null: a measurement that went wrong must not stop its being recorded."""
     if value == ():  # most lists of most rows
         return "[]"
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return to_json(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return {key: _finite(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def texts(column: str) -> tuple[str, ...]:

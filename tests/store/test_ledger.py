@@ -257,6 +257,15 @@ def test_outcomes_and_readings_come_back(ledger: Ledger) -> None:
     assert ledger.readings(generation=7) == []
 
 
+def test_a_measurement_gone_wrong_is_recorded(ledger: Ledger) -> None:
+    """NaN and infinities become null instead of stopping the outcome's being recorded."""
+    drop(ledger, update("Peru", "Lima"))
+    scores = (ModuleScore("m", float("nan"), float("inf")),)
+    outcome = Outcome(ledger.edit(1), EditState.FAILED, "r", None, None, "", "", localisation=scores)
+    ledger.record_outcome(outcome, now=NOW)
+    assert ledger.outcomes(1)[0]["localisation"] == [{"module": "m", "attribution": None, "effect": None}]
+
+
 def test_orders_are_done_once(ledger: Ledger) -> None:
     """An order stays open until it is finished with its result, and is finished once."""
     number = ledger.add_intent("rollback", {"to": 3}, now=NOW, actor="uid 0")

@@ -51,6 +51,13 @@ def test_the_connection_is_durable_and_strict(ledger: Ledger) -> None:
         db.table("generation_edits").insert({"generation": 0, "position": 0, "edit": 99})
 
 
+def test_only_the_owner_reads_the_ledger(ledger: Ledger, tmp_path: Path) -> None:
+    """The ledger and its side files hold facts that may be private: mode 0600."""
+    drop(ledger, update("Peru", "Lima"))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("ledger.sqlite*")}
+    assert modes == dict.fromkeys(("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), 0o600)
+
+
 def newer() -> Migrations:
     steps = migrations()
 
