@@ -9,7 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -99,6 +101,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_installation(add)
     _add_facts(add)
     _add_weights(add)
+    if find_spec("daemon.bench") is not None:
+        bench = import_module("daemon.bench")  # loaded late: it is the one command that measures by itself
+        bench.add_arguments(
+            add("bench", lambda args, _config: int(bench.main(args)), "measure the editor on cases")
+        )
     made = commands.add_parser("config", help="check a configuration")
     below = made.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     check = below.add_parser("check", parents=[common], help="list every fault of a configuration")

@@ -13,7 +13,7 @@ from daemon.jobs import Edited
 from daemon.publish import announce
 from daemon.runner import WorkerError
 from policies.keep import plan_keep
-from store.errors import PalimpsestError
+from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation
 from store.wire import to_wire
 
@@ -40,7 +40,11 @@ def commit_edit(
         delta_blob=delta,
     )
     readings = [{**to_wire(reading), "answers": []} for reading in edited.readings]
-    complete(house, intent, staging, {"readings": readings})
+    try:
+        complete(house, intent, staging, {"readings": readings})
+    except GenerationError as error:
+        house.ledger.set_generation_state(intent.number, "quarantined", house.now(), error.cause)
+        raise WorkerError("commit generation", f"edit {edit.id}", error.cause, error.hint) from error
     serve(house, intent.number, reason)
     return house.ledger.edit(edit.id)
 

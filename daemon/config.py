@@ -30,6 +30,7 @@ def _choice(default: str, *allowed: str) -> Any:
 class DaemonSettings:
     state_dir: Path = Path("var")
     tick_seconds: float = _bounded(1.0, 0.05, 3600)
+    stop_seconds: float = _bounded(9.0, 1.0, 3600)  # a daemon that isn't done stopping by then is killed
     reprobe_hours: float = _bounded(24.0, 0.0, 24 * 366)  # 0: never
 
 

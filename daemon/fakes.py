@@ -72,8 +72,9 @@ class FakeRunner:
     """A runner whose model is a list of facts, so that an edit takes no time and no torch.
 
     `base` holds what the base answers, by subject. `script` says how the edit of a subject goes:
-    good (default), known, bad (fails its gates), crash, hang (until interrupted), or failed. A
-    list is used up one entry a try. `forgets` are subjects that a `measure` job no longer finds.
+    good (default), known, bad (fails its gates), crash, garbage (an answer nobody can read), hang
+    (until interrupted), stuck (even then), or failed. A list is used up one entry a try. `forgets`
+    are subjects that a `measure` job no longer finds.
     """
 
     base: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +108,10 @@ class FakeRunner:
             raise WorkerError("run job", "edit", "ended by SIGSEGV without a result", kind="died")
         if way == "failed":
             return {"status": "failed", "reason": "the loss didn't fall", "before": before}
+        if way == "stuck":
+            time.sleep(self.hang_seconds)
+        if way == "garbage":
+            return {"status": "edited", "readings": [{"suite": "efficacy"}]}
         if way == "hang":
             _hang(idle, self.hang_seconds)
         delta = [request.key.subject, request.key.relation, request.new]

@@ -6,7 +6,7 @@ what becomes of the edits; one file that can't be used never stops the next.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,23 +30,25 @@ class Ingested:
     report: dict[str, Any]
 
 
-def ingest_ready(house: House, inbox: Inbox) -> list[Ingested]:
-    """Walk every ready file; returns what became of each."""
+def ingest_ready(house: House, inbox: Inbox, stop: Callable[[], object] = bool) -> list[Ingested]:
+    """Walk every ready file; returns what became of each. `stop` is asked before each one."""
 
     def on_stuck(name: str, error: OSError) -> None:
         house.log.error("file.stuck", name=name, errno=error.errno, cause=error.strerror)
 
-    return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck))
+    return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
 
 
-def ingest_resumed(house: House, inbox: Inbox) -> list[Ingested]:
+def ingest_resumed(house: House, inbox: Inbox, stop: Callable[[], object] = bool) -> list[Ingested]:
     """Finish what a process that died had claimed."""
-    return _ingest_all(house, inbox, inbox.resume())
+    return _ingest_all(house, inbox, inbox.resume(), stop)
 
 
-def _ingest_all(house: House, inbox: Inbox, claims: Iterator[Claim]) -> list[Ingested]:
-    done = []
-    for claim in claims:
+def _ingest_all(
+    house: House, inbox: Inbox, claims: Iterator[Claim], stop: Callable[[], object]
+) -> list[Ingested]:
+    done: list[Ingested] = []
+    while not stop() and (claim := next(claims, None)) is not None:
         try:
             ingested = _ingest(house, inbox, claim)
         except OSError as error:

@@ -13,7 +13,7 @@ from daemon.house import House
 from daemon.runner import Job, WorkerError
 from policies.relations import relation_for, relation_key, request_for
 from store.facts import Edit, EditRequest, ModuleScore, Reading, Suite
-from store.wire import from_wire, to_wire
+from store.wire import WireError, from_wire, to_wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,19 @@ class Edited:
 
 
 def read_edited(result: Mapping[str, Any], out: Path) -> Edited:
-    """Raises KeyError, TypeError or WireError when the answer isn't of the agreed form."""
+    """Raises WorkerError when the answer isn't of the agreed form or names files that aren't there."""
+    try:
+        edited = _read_edited(result, out)
+    except (KeyError, TypeError, ValueError, WireError) as error:
+        raise WorkerError("read result", "edit", f"not of the agreed form: {error!r}") from error
+    if edited.status == "edited" and not all(
+        path and path.is_file() for path in (edited.delta, edited.theta)
+    ):
+        raise WorkerError("read result", "edit", "the worker left no vectors")
+    return edited
+
+
+def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
     return Edited(
         status=result["status"],
         reason=result.get("reason", ""),

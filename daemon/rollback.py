@@ -20,13 +20,14 @@ from daemon.jobs import (
     theta_of,
 )
 from daemon.publish import announce
-from daemon.runner import never
+from daemon.runner import WorkerError, WorkerStopped, never
 from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
 from store.errors import GenerationError
 from store.facts import Edit, FactKey
 
 Idle = Callable[[str], str | None]
+REPROBE_WANTED = "reprobe_wanted"  # a setting of the ledger
 
 
 def history(house: House) -> History:
@@ -68,7 +69,7 @@ def carry_out(
         tidy(house)
     house.metrics.rollbacks.labels(trigger).inc()
     edits = {edit.id: edit for edit in house.ledger.live_facts()}
-    broken = reprobe(house, plans.facts_to_reprobe(plan, edits), idle)
+    broken = _ask_again(house, plans.facts_to_reprobe(plan, edits), idle)
     house.log.info("rollback.done", generation=number, previous=before, removed=plan.removed, requeued=broken)
     return {
         "from": before,
@@ -79,6 +80,16 @@ def carry_out(
         "requeued": broken,
         "reason": plan.reason,
     }
+
+
+def _ask_again(house: House, edits: tuple[Edit, ...], idle: Idle) -> list[int]:
+    """Re-probe after a switch that is done: being cut off here only puts the asking off."""
+    try:
+        return reprobe(house, edits, idle)
+    except (WorkerError, WorkerStopped) as error:
+        house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
+        house.log.warning("rollback.reprobe_put_off", cause=error.cause)
+        return []
 
 
 def restore(house: House, number: int, idle: Idle = never) -> None:
@@ -150,4 +161,6 @@ def reprobe(house: House, edits: tuple[Edit, ...], idle: Idle = never) -> list[i
 
 def reprobe_live(house: House, idle: Idle = never) -> list[int]:
     """The periodic look at every live fact."""
-    return reprobe(house, latest_of_each(house.ledger.live_facts()), idle)
+    lost = reprobe(house, latest_of_each(house.ledger.live_facts()), idle)
+    house.ledger.set_setting(REPROBE_WANTED, False, now=house.now())
+    return lost

@@ -20,13 +20,12 @@ from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
 from daemon.notify import Notifier
 from daemon.recovery import recover
-from daemon.rollback import reprobe_live
+from daemon.rollback import REPROBE_WANTED, reprobe_live
 from daemon.runner import WorkerError, WorkerStopped
 from daemon.schedule import Schedule, Signal
 from daemon.vitals import describe, take_vitals
 from daemon.watch import Watcher
 from policies.cadence import Job, due
-from store.facts import EditState
 
 _HEAVY = frozenset({Signal.REPROBE, Signal.BACKUP})
 
@@ -92,7 +91,7 @@ class Service:
             }
         )
         stack.callback(self._schedule.stop)
-        ingest_resumed(house, self._inbox)
+        ingest_resumed(house, self._inbox, self._between_files)
         self._pending = {Signal.RESCAN, *self._overdue()}
 
     def turn(self) -> bool:
@@ -144,7 +143,12 @@ class Service:
     def _ingest(self) -> None:
         if Signal.RESCAN in self._pending or self._inbox.waiting():
             self._pending.discard(Signal.RESCAN)
-            ingest_ready(self._house, self._inbox)
+            ingest_ready(self._house, self._inbox, self._between_files)
+
+    def _between_files(self) -> bool:
+        """Thousands of files must neither delay the stop nor starve the watchdog."""
+        self._notifier.watchdog()
+        return bool(self._stopping)
 
     def _periodic(self) -> None:
         house, now = self._house, self._house.now()
@@ -169,7 +173,8 @@ class Service:
             for name, every in hours.items()
             if (last := control.last_run(house, name.value)) is not None
         ]
-        return {Signal(each.job.name) for each in due(jobs, house.now())}
+        wanted = {Signal.REPROBE} if house.ledger.get_setting(REPROBE_WANTED, False) else set()
+        return wanted | {Signal(each.job.name) for each in due(jobs, house.now())}
 
     def _look(self) -> None:
         """Gauges, the watchdog of systemd, and our own watcher."""
@@ -194,6 +199,8 @@ class Service:
     @contextmanager
     def _handle_signals(self) -> Iterator[None]:
         def on_stop(number: int, _frame: FrameType | None) -> None:
+            # SIGALRM keeps its default action: whatever hangs by then, recovery will put in order.
+            signal.setitimer(signal.ITIMER_REAL, self._house.config.daemon.stop_seconds)
             self.stop(f"{signal.Signals(number).name} was received")
 
         def on_rescan(_number: int, _frame: FrameType | None) -> None:
@@ -204,6 +211,7 @@ class Service:
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -218,13 +226,3 @@ class Service:
     def _remove_run_files(self) -> None:
         for name in ("daemon.json", "progress.json"):
             self._run_file(name).unlink(missing_ok=True)
-
-
-def counts(house: House) -> dict[str, int]:
-    return {str(state): number for state, number in house.ledger.state_counts().items() if number}
-
-
-def is_idle(house: House) -> bool:
-    """Whether no edit is due, in work or waiting."""
-    states = house.ledger.state_counts()
-    return not any(states.get(state) for state in (EditState.PENDING, EditState.EDITING, EditState.JUDGED))

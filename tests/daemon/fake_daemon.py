@@ -23,7 +23,7 @@ BASE = {"France": "Paris", "South Korea": "Seoul", "Japan": "Tokyo"}
 def make_config(state: Path) -> Config:
     return replace(
         Config(),
-        daemon=DaemonSettings(state_dir=state, tick_seconds=0.1),
+        daemon=DaemonSettings(state_dir=state, tick_seconds=0.1, stop_seconds=2),
         inbox=InboxSettings(settle_seconds=0.2, rescan_seconds=0.5),
         metrics=MetricsSettings(port=0),
         backup=BackupSettings(every_hours=0),

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,8 @@ from store.errors import (
 )
 from store.lock import StateLock
 from tests.daemon.conftest import Take, capital
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -198,6 +202,15 @@ def test_errors_have_their_exit_codes(palimpsest: Cli, house: House, tmp_path: P
     status, error = palimpsest.json("explain", "99")
     assert status != EXIT_OK
     assert error["error"]["cause"]
+
+
+def test_the_command_line_loads_no_torch() -> None:
+    """Only the worker child may; the daemon is this very process."""
+    script = "import sys; from daemon.cli import make_parser; make_parser(); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_another_package_called_daemon_is_refused() -> None:

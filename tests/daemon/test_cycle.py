@@ -81,6 +81,18 @@ def test_a_worker_that_dies_is_tried_again_later_then_given_up(
     assert "SIGSEGV" in house.ledger.edit(1).reason
 
 
+def test_an_answer_that_nobody_can_read_is_a_breakdown(
+    house: House, take: Take, runner: FakeRunner, clock: FakeClock
+) -> None:
+    """A worker of another version doesn't stop the daemon."""
+    runner.script["France"] = ["garbage"]
+    take(capital("France", "Lyon"))
+    assert "tried again" in cycle.step(house)
+    assert "agreed form" in house.ledger.edit(1).reason
+    clock.advance(31)
+    assert "is live" in cycle.step(house)
+
+
 def test_an_interrupted_edit_goes_back_and_its_try_does_not_count(
     house: House, take: Take, runner: FakeRunner
 ) -> None:

@@ -238,6 +238,15 @@ def test_a_file_that_cannot_be_moved_stops_nobody(
     assert [path.name for path in house.layout.processing.iterdir()] == ["a.jsonl"]
 
 
+def test_stopping_leaves_the_rest_in_the_inbox(house: House, inbox: Inbox, folder: ScriptedFolder) -> None:
+    """Thousands of files don't delay the end: what wasn't begun stays where it is."""
+    for number in range(3):
+        folder.drop(f"{number}.jsonl", GOOD.replace("Lyon", f"City{number}"))
+    asked = iter([False, True])
+    assert [done.name for done in ingest_ready(house, inbox, lambda: next(asked))] == ["0.jsonl"]
+    assert {path.name for path in folder.path.iterdir()} == {"1.jsonl", "2.jsonl"}
+
+
 def test_the_command_line_refuses_before_it_drops(house: House, tmp_path: Path) -> None:
     """`submit` and `plan` name the same place as the daemon would."""
     path = tmp_path / "bad.jsonl"

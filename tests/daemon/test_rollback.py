@@ -9,6 +9,7 @@ import pytest
 from daemon import control, cycle, rollback
 from daemon.fakes import FakeRunner
 from daemon.house import House
+from daemon.runner import WorkerStopped
 from store.errors import GenerationError, UsageError
 from store.facts import EditState, FactKey
 from tests.daemon.conftest import Take, capital
@@ -119,6 +120,23 @@ def test_an_edit_in_the_middle_is_taken_out_and_the_rest_asked_again(
     assert (again.key.subject, again.new, again.state) == ("Italy", "Milan", EditState.PENDING)
     assert house.ledger.edit(2).state is EditState.ROLLED_BACK
     assert cycle.step(house) == "edit 4 is live in generation 5"
+
+
+def test_asking_again_that_is_cut_off_is_made_up_for(
+    house: House, live: Cycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The switch is done and stays done; the look at the other facts is noted as owed."""
+    live(("France", "Lyon"), ("Spain", "Seville"), ("Italy", "Milan"))
+
+    def broken(self: object, job: object, idle: object) -> None:
+        raise WorkerStopped("run job", "measure", "the daemon is stopping")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeRunner, "_measure", broken)
+        assert rollback.without_edit(house, 1)["to"] == 4
+    assert house.ledger.get_setting(rollback.REPROBE_WANTED) is True
+    rollback.reprobe_live(house)
+    assert house.ledger.get_setting(rollback.REPROBE_WANTED) is False
 
 
 def test_a_fact_is_undone_to_what_it_was_before(house: House, live: Cycle) -> None:

@@ -139,6 +139,17 @@ def test_sigterm_during_an_edit_puts_it_back_and_the_next_start_makes_it(start: 
     again.wait_for(lambda: again.state_of(1) is EditState.LIVE, "live edit")
 
 
+def test_a_daemon_that_hangs_while_stopping_is_gone_in_time(start: Start) -> None:
+    """Whatever keeps the main thread, the process ends, and the next start recovers."""
+    daemon = start({"France": "stuck"})
+    daemon.drop("a.jsonl", ROW)
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.EDITING, "edit in work")
+    assert daemon.stop() < 10
+    (daemon.config.layout.run / "daemon.json").unlink()
+    again = start()
+    again.wait_for(lambda: again.state_of(1) is EditState.LIVE, "live edit")
+
+
 def test_sigkill_during_an_edit_is_recovered_from(start: Start) -> None:
     """No chance to tidy up is needed."""
     daemon = start({"France": "hang"})
