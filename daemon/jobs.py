@@ -15,6 +15,8 @@ from policies.relations import relation_for, relation_key, request_for
 from store.facts import Edit, EditRequest, ModuleScore, Reading, Suite
 from store.wire import WireError, from_wire, to_wire
 
+FIRST_RECIPE = "default"  # what the ledger writes into a new edit; the configuration says what it means
+
 
 @dataclass(frozen=True, slots=True)
 class Edited:
@@ -97,7 +99,7 @@ def edit_job(house: House, edit: Edit, staging: Path, out: Path) -> Job:
         **common(house.config, "edit"),
         "parent_theta": _blob(house, house.live_number),
         "request": to_wire(request(house, edit, others)),
-        "recipe": edit.recipe,
+        "recipe": house.config.editing.recipe if edit.recipe == FIRST_RECIPE else edit.recipe,
         "live": [to_wire(request(house, other, others)) for other in others],
         "fail_fast": False,
         "staging": str(staging),

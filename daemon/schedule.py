@@ -4,6 +4,7 @@ Knows periods and dates. Doesn't know the ledger: the queue of work is there, th
 in memory and may be lost at any time.
 """
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -25,6 +26,8 @@ class Schedule:
 
     def __init__(self, post: Callable[[Signal], None]) -> None:
         self._post = post
+        # Its warnings about ticks that coincide would be the only lines of our log that aren't JSON.
+        logging.getLogger("apscheduler").addHandler(logging.NullHandler())
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},

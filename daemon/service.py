@@ -60,9 +60,13 @@ class Service:
             self._start(stack)
             house.log.info("daemon.ready", state=str(house.layout.state), port=self.metrics_port)
             self._notifier.ready("watching the inbox")
-            while not self._stopping:
-                if not self.turn():
-                    self._wait()
+            try:
+                while not self._stopping:
+                    if not self.turn():
+                        self._wait()
+            except Exception:
+                house.log.exception("daemon.crashed")  # the next start recovers
+                raise
             self._notifier.stopping()
         house.log.info("daemon.stopped", cause=self._stopping)
         return 0
