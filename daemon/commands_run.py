@@ -14,6 +14,7 @@ from daemon.config import Config, load
 from daemon.console import progress, show, table
 from daemon.house import House, open_house, require_model
 from daemon.initialise import initialise, source_directory
+from daemon.logs import quiet_log
 from daemon.orders import require_state
 from daemon.service import Service
 from store.blobs import BlobStore
@@ -27,7 +28,11 @@ EXIT_FAULTS = 1
 
 def init(args: argparse.Namespace, config: Config) -> int:
     source = source_directory(args.model or config.model.source)
-    with StateLock(config.layout.state), open_house(config) as house, progress("init") as on_stage:
+    with (
+        StateLock(config.layout.state),
+        open_house(config, log=quiet_log(config.logs)) as house,
+        progress("init") as on_stage,
+    ):
 
         def idle(stage: str) -> None:
             on_stage(stage)
@@ -57,7 +62,7 @@ def run(_args: argparse.Namespace, config: Config) -> int:
 
 def backup(args: argparse.Namespace, config: Config) -> int:
     require_state(config)
-    with open_house(config) as house:
+    with open_house(config, log=quiet_log(config.logs)) as house:
         path = house.layout.backups / control.backup(house)
     show({"path": str(path)}, str(path), as_json=args.json)
     return EXIT_OK
@@ -126,7 +131,7 @@ def _checks(config: Config) -> list[tuple[str, bool, str]]:
 def gc(args: argparse.Namespace, config: Config) -> int:
     """Delete directories that the keep policy lets go and blobs that nothing refers to."""
     require_state(config)
-    with StateLock(config.layout.state), open_house(config) as house:
+    with StateLock(config.layout.state), open_house(config, log=quiet_log(config.logs)) as house:
         require_model(house)
         result: dict[str, Any] = {"generations": tidy(house), "blobs": _collect_blobs(house)}
     text = f"{len(result['generations'])} generations and {len(result['blobs'])} blobs removed"

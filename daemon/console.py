@@ -54,6 +54,7 @@ def progress(label: str) -> Iterator[Callable[[str], None]]:
             bar.bar_format = None
             bar.desc = f"{label} {name.rstrip(':')}: "
             bar.total, bar.n = int(total), int(done)
+            bar.set_postfix_str("", refresh=False)
         else:
             bar.bar_format = "{desc}: {elapsed} {postfix}"
             bar.set_postfix_str(stage, refresh=False)

@@ -28,6 +28,7 @@ from daemon.config import Config, MetricsSettings
 from daemon.console import progress, table
 from daemon.house import make_runner, open_house
 from daemon.initialise import initialise, source_directory
+from daemon.logs import quiet_log
 from daemon.runner import Runner, child_environment
 from policies.answers import classify, is_unsure
 from policies.relations import SLOT, load_relations, relation_for
@@ -119,7 +120,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
 def prepare(config: Config, source: Path, tell: Callable[[str], None]) -> None:
     """Initialise the scratch state directory from `source`."""
     tell(f"initialising {config.layout.state} from {source}")
-    with StateLock(config.layout.state), open_house(config) as house, progress("init") as on_stage:
+    with (
+        StateLock(config.layout.state),
+        open_house(config, log=quiet_log(config.logs)) as house,
+        progress("init") as on_stage,
+    ):
 
         def idle(stage: str) -> None:
             on_stage(stage)

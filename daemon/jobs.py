@@ -52,7 +52,7 @@ def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
         status=result["status"],
         reason=result.get("reason", ""),
         before=result.get("before", ""),
-        after=result.get("after", ""),
+        after=result.get("after", result.get("before", "") if result["status"] == "already_known" else ""),
         old=result.get("old"),
         delta=_file(out, result.get("delta")),
         theta=_file(out, result.get("theta")),

@@ -7,6 +7,7 @@ Knows which keys hold fact text. Doesn't know what happened: callers name events
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, Protocol, TextIO, cast
 
 import structlog
@@ -48,6 +49,11 @@ def make_log(settings: LogSettings, stream: TextIO | None = None) -> Log:
             wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
         ),
     )
+
+
+def quiet_log(settings: LogSettings) -> Log:
+    """For commands, whose own output is what people read: warnings and worse only."""
+    return make_log(replace(settings, level="error" if settings.level == "error" else "warning"))
 
 
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

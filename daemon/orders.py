@@ -11,6 +11,7 @@ from typing import Any
 from daemon import control
 from daemon.config import Config
 from daemon.house import open_house, utc_now
+from daemon.logs import quiet_log
 from daemon.recovery import recover
 from daemon.runner import Runner, never
 from store.errors import LockedError, PalimpsestError, UnreachableError, UsageError
@@ -38,7 +39,8 @@ def give(
     """Have an order carried out; returns its result. Raises PalimpsestError when it failed."""
     require_state(config)
     try:
-        with StateLock(config.layout.state), open_house(config, runner=runner) as house:
+        quiet = quiet_log(config.logs)
+        with StateLock(config.layout.state), open_house(config, runner=runner, log=quiet) as house:
             recover(house)
             order = house.ledger.add_intent(kind, args, now=house.now(), actor=actor())
             try:
