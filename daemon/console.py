@@ -5,6 +5,7 @@ Knows terminals. Doesn't know what is printed.
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 WIDTH = 80
+_PLAIN = "{desc}{elapsed}"  # for stages that say nothing of how much is left
 
 
 def show(value: Any, text: str, *, as_json: bool) -> None:
@@ -44,20 +46,24 @@ def _cut(text: str, width: int) -> str:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr fed with stages; a stage like `init: 120/600` moves it, any other only shows."""
-    bar = tqdm(desc=label, file=sys.stderr, bar_format="{desc}: {elapsed} {postfix}", leave=True)
+    """A bar on stderr fed with stages; a stage like `init: 120/600` moves it, any other only shows.
+
+    Redrawn a few times a second on a terminal, and every ten seconds where a log keeps each line.
+    """
+    bar = tqdm(desc=label, file=sys.stderr, bar_format=_PLAIN)
+    pause, drawn = (0.2 if sys.stderr.isatty() else 10.0), 0.0
 
     def on_stage(stage: str) -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn < pause:
+            return
+        drawn = time.monotonic()
         name, _, counted = stage.rpartition(" ")
         done, _, total = counted.partition("/")
-        if done.isdigit() and total.isdigit() and int(total):
-            bar.bar_format = None
-            bar.desc = f"{label} {name.rstrip(':')}: "
-            bar.total, bar.n = int(total), int(done)
-            bar.set_postfix_str("", refresh=False)
-        else:
-            bar.bar_format = "{desc}: {elapsed} {postfix}"
-            bar.set_postfix_str(stage, refresh=False)
+        counts = done.isdigit() and total.isdigit() and int(total) > 0
+        bar.bar_format = None if counts else _PLAIN
+        bar.desc = f"{label} {name.rstrip(':')}: " if counts else f"{label} {stage}: "
+        bar.total, bar.n = (int(total), int(done)) if counts else (None, 0)
         bar.refresh()
 
     try:
