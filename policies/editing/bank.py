@@ -1,0 +1,206 @@
+"""What the pristine base knows: built once for a base model, cached, never edited.
+
+Knows which probes the base answers firmly, the bank's answers and their retention rows. Doesn't know
+any edit. Damage is always measured against this, so it can't accumulate unseen.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from policies.editing.adapters import AdapterStack
+from policies.editing.architectures import ScaledModule
+from policies.editing.measure import answers
+from policies.editing.model import LanguageModel, prompt_ids
+from policies.editing.objectives import batches, retention_rows
+from policies.editing.packing import Sequence_, split_prefix
+from policies.probes import Probe, load_probes, matches, split
+from store.facts import Phrasing
+
+PROBES = 900  # asked at most; two phrasings each
+BANK_ROWS = 500
+ANSWER_TOKENS = 12
+MEASURED_TOKENS = 20
+FIRST_SEED = 20_240_817
+
+Beat = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BankPrompt:
+    """A question, its subject and what the base answers, as it stands."""
+
+    question: str
+    subject: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that the base answers right on two phrasings."""
+
+    question: str
+    subject: str
+    answer: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """`prompts[i]` belongs to `rows[i]` (R, P). `gate` and `report` share no fact with it."""
+
+    prompts: tuple[BankPrompt, ...]
+    rows: torch.Tensor
+    gate: tuple[Question, ...]
+    report: tuple[Question, ...]
+
+    def without(self, subject: str) -> tuple[tuple[BankPrompt, ...], torch.Tensor]:
+        """The bank less what mentions `subject`: an edit must be free to change that."""
+        keep = [i for i, p in enumerate(self.prompts) if subject.casefold() not in p.question.casefold()]
+        return tuple(self.prompts[i] for i in keep), self.rows[keep]
+
+
+def key(modules: Sequence[ScaledModule], base_sha256: str) -> str:
+    """Name of a bank in the cache: it depends on the weights, the probes and what may be scaled."""
+    digest = hashlib.sha256(base_sha256.encode())
+    digest.update(repr([(m.tensor, m.size) for m in modules]).encode())
+    digest.update(repr((load_probes(), PROBES, BANK_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
+    return digest.hexdigest()[:16]
+
+
+def weights_digest(directory: Path) -> str:
+    """SHA-256 over the weight files of a directory."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load_or_build(
+    lm: LanguageModel,
+    modules: Sequence[ScaledModule],
+    shared: Path,
+    cache: Path,
+    base_sha256: str,
+    beat: Beat,
+) -> Bank:
+    """The bank in `cache`, taken from `shared` or built; a build is written to both."""
+    if not (cache / "bank.json").exists():
+        built = shared / key(modules, base_sha256)
+        if not (built / "bank.json").exists():
+            write(built, build(lm, modules, beat))
+        cache.mkdir(parents=True, exist_ok=True)
+        for name in ("rows.safetensors", "bank.json"):
+            shutil.copyfile(built / name, cache / name)
+    return read(cache)
+
+
+def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
+    """Ask the base every probe twice, keep what it answers firmly, and take the retention rows."""
+    probes = chosen(load_probes())
+    asked = [(p, q) for p in probes for q in p.questions[:2]]
+    phrasings = [Phrasing(q, True) for _, q in asked]
+    given = answers(
+        lm,
+        phrasings,
+        max_new_tokens=ANSWER_TOKENS,
+        on_batch=lambda done: beat(f"probes {done}/{len(asked)}"),
+    )
+    right: dict[str, int] = {}
+    for (probe, _), answer in zip(asked, given, strict=True):
+        right[probe.id] = right.get(probe.id, 0) + matches(answer, probe.answer, probe.aliases)
+    firm = {i for i, count in right.items() if count == 2}
+    sets = split(firm, probes)
+    said = dict(zip((q for _, q in asked), given, strict=True))
+    prompts = tuple(
+        BankPrompt(q, p.subject, said[q])
+        for p in sets.bank
+        for q in (p.questions[:2] if p.id in firm else p.questions[:1])
+    )[:BANK_ROWS]
+    rows = bank_rows(lm, modules, prompts, beat)
+    return Bank(prompts, rows, questions(sets.gate), questions(sets.report))
+
+
+def chosen(probes: Sequence[Probe]) -> tuple[Probe, ...]:
+    """At most `PROBES` probes, picked by the hash of their id so that every domain is in."""
+    ordered = sorted(probes, key=lambda p: hashlib.sha256(p.id.encode()).digest())
+    return tuple(ordered[:PROBES])
+
+
+def questions(probes: Sequence[Probe]) -> tuple[Question, ...]:
+    return tuple(Question(p.questions[0], p.subject, p.answer, p.aliases) for p in probes)
+
+
+def bank_rows(
+    lm: LanguageModel, modules: Sequence[ScaledModule], prompts: Sequence[BankPrompt], beat: Beat
+) -> torch.Tensor:
+    """Retention rows (R, P), prefix included: every sequence carries its own copy of it."""
+    first = modules[0].layer
+    stack = AdapterStack(lm, modules)
+    generator = torch.Generator().manual_seed(FIRST_SEED)
+    sequences = [bank_sequence(lm, p, share_prefix=False) for p in prompts]
+    parts = []
+    try:
+        for start in range(0, len(sequences), 16):
+            beat(f"retention rows {start}/{len(sequences)}")
+            part = sequences[start : start + 16]
+            made = batches(lm, part, first, tokens=900)
+            parts.append(retention_rows(stack, made, len(part), first, generator))
+    finally:
+        stack.remove()
+    return torch.cat(parts) if parts else torch.zeros(0, sum(m.size for m in modules))
+
+
+def bank_sequence(lm: LanguageModel, prompt: BankPrompt, *, share_prefix: bool = True) -> Sequence_:
+    """The question with the base's answer, up to `ANSWER_TOKENS` tokens of it."""
+    return answer_sequence(lm, Phrasing(prompt.question, True), prompt.answer, share_prefix=share_prefix)
+
+
+def answer_sequence(
+    lm: LanguageModel,
+    phrasing: Phrasing,
+    answer: str,
+    *,
+    limit: int = ANSWER_TOKENS,
+    share_prefix: bool = True,
+) -> Sequence_:
+    """A phrasing followed by an answer as scored tokens; a cloze's answer follows a space."""
+    text = answer.strip() if phrasing.is_question else " " + answer.strip()
+    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
+    prompt = prompt_ids(lm, phrasing)
+    if share_prefix:
+        return split_prefix(lm, prompt, ids)
+    return Sequence_(tuple(prompt) + tuple(ids), len(ids), has_prefix=False)
+
+
+def write(folder: Path, bank: Bank) -> None:
+    """Rows first, the JSON last: a bank without its JSON doesn't exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"rows": bank.rows.contiguous()}, folder / "rows.safetensors")
+    record = {
+        "prompts": [(p.question, p.subject, p.answer) for p in bank.prompts],
+        "gate": [(q.question, q.subject, q.answer, q.aliases) for q in bank.gate],
+        "report": [(q.question, q.subject, q.answer, q.aliases) for q in bank.report],
+    }
+    staged = folder / f"bank.{os.getpid()}.tmp"
+    staged.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    staged.rename(folder / "bank.json")
+
+
+def read(folder: Path) -> Bank:
+    record = json.loads((folder / "bank.json").read_text("utf-8"))
+    rows = load_file(folder / "rows.safetensors")["rows"]
+    return Bank(
+        tuple(BankPrompt(*p) for p in record["prompts"]),
+        rows,
+        tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["gate"]),
+        tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["report"]),
+    )

@@ -1,0 +1,200 @@
+"""The harness that measures the editor on cases it was not tuned on, each from the base.
+
+A case's `paraphrases`, `paraphrase_questions` and `neighbours` are for measuring: the editor is
+given the training wordings, the shipped relation's templates less anything the case measures with,
+and neighbours less anyone that the case asks about. Knows cases and suites; doesn't know the daemon.
+"""
+
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from policies.answers import classify, is_unsure, wilson_interval
+from policies.editing import merge
+from policies.editing.bank import Bank
+from policies.editing.edit import Deltas, ask_before, edit
+from policies.editing.jobs import folded, with_belief
+from policies.editing.measure import answers
+from policies.editing.model import LanguageModel
+from policies.editing.suites import measure, reference
+from policies.probes import load_texts, matches
+from policies.recipe import recipe_named
+from policies.relations import Relation, is_question, load_relations, relation_for
+from store.errors import UsageError
+from store.facts import AnswerKind, EditRequest, FactKey, Op, Phrasing
+
+METRICS = ("new_train", "new_held", "old_gone", "neighbours", "unrelated", "over_refusal")
+_FIELDS = (
+    "id",
+    "subject",
+    "relation",
+    "old",
+    "new",
+    "prompts",
+    "questions",
+    "paraphrases",
+    "paraphrase_questions",
+)
+Beat = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One counterfactual edit: what the editor may see, and what is only measured."""
+
+    id: str
+    request: EditRequest
+    held_out: tuple[Phrasing, ...]
+    neighbours: tuple[tuple[str, str], ...]  # (question, answer that the base gives)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Successes and trials of each metric over all cases, and times."""
+
+    good: dict[str, int] = field(default_factory=lambda: dict.fromkeys(METRICS, 0))
+    count: dict[str, int] = field(default_factory=lambda: dict.fromkeys(METRICS, 0))
+    edit_seconds: list[float] = field(default_factory=list)
+    gate_seconds: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    already_known: int = 0
+
+    def add(self, metric: str, results: Sequence[bool]) -> None:
+        self.good[metric] += sum(results)
+        self.count[metric] += len(results)
+
+
+def read_cases(path: Path, limit: int) -> list[Case]:
+    """The first `limit` cases of a JSON Lines file. Raises UsageError naming the line at fault."""
+    relations = load_relations()
+    cases: list[Case] = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        if not line.strip() or len(cases) == limit:
+            continue
+        try:
+            record = json.loads(line)
+            missing = [f for f in _FIELDS if f not in record]
+            if missing:
+                raise ValueError(f"missing {', '.join(missing)}")
+            cases.append(_case(record, relation_for(record["relation"], relations)))
+        except (ValueError, KeyError, TypeError) as error:
+            hint = "one JSON object a line; see the README for the fields of a case"
+            raise UsageError("read cases", f"{path} line {number}", str(error), hint) from error
+    return cases
+
+
+def _case(record: Mapping[str, Any], relation: Relation) -> Case:
+    subject = record["subject"]
+    held = (*record["paraphrase_questions"], *record["paraphrases"])
+    neighbours = tuple((n["question"], n["answer"]) for n in record.get("neighbours", ()))
+    asked = " ".join(q for q, _ in neighbours).casefold()
+    shown = {h.casefold() for h in held}
+    own = (*record["questions"], *record["prompts"])
+    training = _wordings((*own, *relation.training), subject, shown)
+    request = EditRequest(
+        key=FactKey(subject, record["relation"]),
+        op=Op.UPSERT,
+        new=record["new"],
+        new_aliases=(),
+        old=record["old"],
+        old_aliases=(),
+        train=tuple(Phrasing(t, is_question(t)) for t in training),
+        held_out=(),
+        templates=_templates(training, subject),
+        held_out_templates=_templates(_wordings(relation.held_out, subject, shown), subject),
+        neighbours=tuple(
+            n for n in relation.neighbours if n.casefold() not in asked and n.casefold() != subject.casefold()
+        ),
+    )
+    return Case(record["id"], request, tuple(Phrasing(t, is_question(t)) for t in held), neighbours)
+
+
+def _wordings(templates: Sequence[str], subject: str, hidden: set[str]) -> list[str]:
+    filled = (t.replace("{subject}", subject) for t in templates)
+    return [t for t in dict.fromkeys(filled) if t.casefold() not in hidden]
+
+
+def _templates(texts: Sequence[str], subject: str) -> tuple[Phrasing, ...]:
+    made = (t.replace(subject, "{subject}") for t in texts)
+    return tuple(Phrasing(t, is_question(t)) for t in made if t.count("{subject}") == 1)
+
+
+def run_single(
+    lm: LanguageModel, base: Path, bank: Bank, cases: Sequence[Case], recipe: str, beat: Beat
+) -> dict[str, Any]:
+    """Every case edited by itself from the base; returns one point of the report."""
+    tally = Tally()
+    for i, case in enumerate(cases):
+        beat(f"case {i + 1}/{len(cases)} {case.id}")
+        _one(lm, base, bank, case, recipe, tally, beat)
+    return point(tally, n_edits=1, cases=len(cases))
+
+
+def _one(
+    lm: LanguageModel, base: Path, bank: Bank, case: Case, recipe: str, tally: Tally, beat: Beat
+) -> None:
+    modules = merge.read_modules(base)
+    began = time.perf_counter()
+    before = ask_before(lm, case.request)
+    request = with_belief(case.request, before)
+    zero = merge.join_theta(modules, {})
+    deltas: Deltas = edit(lm, modules, bank, zero, request, before, recipe_named(recipe), beat)
+    tally.edit_seconds.append(time.perf_counter() - began)
+    theta = merge.split_theta(modules, deltas.unlearn + deltas.learn)
+    tally.sizes.append(sum(v.numel() * 4 for v in theta.values()) * 2)
+    began = time.perf_counter()
+    against = reference(lm, bank, request, (), load_texts())
+    with folded(lm, base, theta):  # the same bytes as a written generation has
+        measure(lm, against, lambda _stage: None)
+        tally.gate_seconds.append(time.perf_counter() - began)
+        measure_case(lm, bank, case, tally)
+
+
+def measure_case(lm: LanguageModel, bank: Bank, case: Case, tally: Tally) -> None:
+    """The reported suites, on wordings and probes that neither training nor gates used."""
+    request, subject = case.request, case.request.key.subject
+    report = [q for q in bank.report if subject.casefold() not in q.question.casefold()]
+    asked = [*request.train, *case.held_out]
+    asked += [Phrasing(q, True) for q, _ in case.neighbours]
+    asked += [Phrasing(q.question, True) for q in report]
+    said = answers(lm, asked)
+    fact, around = (
+        said[: -len(case.neighbours) - len(report)],
+        said[len(request.train) + len(case.held_out) :],
+    )
+    kinds = [classify(a, request.new, (), request.old, (), subject=subject) for a in fact]
+    n = len(request.train)
+    tally.add("new_train", [k is AnswerKind.NEW for k in kinds[:n]])
+    tally.add("new_held", [k is AnswerKind.NEW for k in kinds[n:]])
+    tally.add("old_gone", [k not in {AnswerKind.OLD, AnswerKind.BOTH} for k in kinds])
+    pairs = [(q[1], ()) for q in case.neighbours] + [(q.answer, q.aliases) for q in report]
+    right = [matches(a, expected, aliases) for a, (expected, aliases) in zip(around, pairs, strict=True)]
+    tally.add("neighbours", right[: len(case.neighbours)])
+    tally.add("unrelated", right[len(case.neighbours) :])
+    tally.add("over_refusal", [is_unsure(a) for a in around])
+
+
+def point(tally: Tally, *, n_edits: int, cases: int) -> dict[str, Any]:
+    """One point of the report: shares with 95 % Wilson intervals, seconds, bytes."""
+    metrics = {}
+    for name in METRICS:
+        good, n = tally.good[name], tally.count[name]
+        low, high = wilson_interval(good, n)
+        metrics[name] = {"value": good / n if n else None, "low": low, "high": high, "n": n}
+    return {
+        "n_edits": n_edits,
+        "cases": cases,
+        "metrics": metrics,
+        "seconds_per_edit": {
+            "median": statistics.median(tally.edit_seconds),
+            "max": max(tally.edit_seconds),
+        },
+        "gate_seconds": {"median": statistics.median(tally.gate_seconds)},
+        "bytes_per_edit": max(tally.sizes),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }

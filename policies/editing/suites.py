@@ -1,0 +1,262 @@
+"""Measuring a candidate: every suite of DESIGN section 6 by free greedy answers.
+
+Knows questions, answers and what the base said. Doesn't know thresholds or what follows
+(`policies.gates`), and never sees how the candidate was made.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from policies.answers import classify, find, is_unsure, name_words, wilson_interval, words
+from policies.editing.bank import Bank, Question
+from policies.editing.measure import answers
+from policies.editing.model import LanguageModel
+from policies.editing.targets import first_sentence
+from policies.probes import matches
+from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
+
+MEASURED_TOKENS = 20
+GATED = 80  # unrelated probes of a gate
+NEIGHBOURS = 10
+LIVE_FACTS = 12
+TEXTS = 12
+ANSWERED = (
+    Suite.EFFICACY,
+    Suite.PARAPHRASE,
+    Suite.OLD_GONE,
+    Suite.NEIGHBOURS,
+    Suite.SAME_SUBJECT,
+    Suite.UNRELATED,
+    Suite.LIVE_FACTS,
+)
+_COMMON = frozenset(
+    """the a an of in is are was were and or to it its that this which who what as for by with on at from
+    also has have be one known called named city country capital located""".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of a suite; `ok` judges the answer."""
+
+    suite: Suite
+    phrasing: Phrasing
+    expected: str
+    ok: Callable[[str], bool]
+    kind: Callable[[str], AnswerKind] = lambda _answer: AnswerKind.OTHER
+
+
+def share(suite: Suite, results: Sequence[ProbeAnswer]) -> Reading:
+    """The share of `ok` answers with its Wilson interval; n = 0 reads as 1 with nothing known."""
+    n, good = len(results), sum(r.ok for r in results)
+    low, high = wilson_interval(good, n)
+    return Reading(suite, good / n if n else 1.0, low, high, n, tuple(results))
+
+
+def fact_questions(request: EditRequest) -> list[Asked]:
+    """Training phrasings, held-out phrasings, and on all of them whether the old answer is gone."""
+    retract = request.op is Op.RETRACT
+
+    def kind(answer: str) -> AnswerKind:
+        return classify(
+            answer,
+            request.new,
+            request.new_aliases,
+            request.old,
+            request.old_aliases,
+            subject=request.key.subject,
+        )
+
+    def done(answer: str) -> bool:
+        return kind(answer) is (AnswerKind.UNSURE if retract else AnswerKind.NEW)
+
+    def gone(answer: str) -> bool:
+        return kind(answer) not in {AnswerKind.OLD, AnswerKind.BOTH}
+
+    expected = "(unsure)" if retract else request.new or ""
+    asked = [Asked(Suite.EFFICACY, p, expected, done, kind) for p in request.train]
+    asked += [Asked(Suite.PARAPHRASE, p, expected, done, kind) for p in request.held_out]
+    if request.old:
+        asked += [
+            Asked(Suite.OLD_GONE, p, f"not {request.old}", gone, kind)
+            for p in (*request.train, *request.held_out)
+        ]
+    return asked
+
+
+def unrelated_questions(questions: Sequence[Question], request: EditRequest, suite: Suite) -> list[Asked]:
+    """Questions that the base answers right and that are not about the edited subject."""
+    return [
+        Asked(suite, Phrasing(q.question, True), q.answer, lambda a, q=q: matches(a, q.answer, q.aliases))  # type: ignore[misc]
+        for q in questions
+        if request.key.subject.casefold() not in q.question.casefold()
+    ]
+
+
+def same_subject_questions(bank: Bank, request: EditRequest) -> list[Asked]:
+    """What the base firmly knows of the same subject, the edited answer left out."""
+    subject, old = request.key.subject.casefold(), (request.old or "").casefold()
+    return [
+        Asked(
+            Suite.SAME_SUBJECT,
+            Phrasing(q.question, True),
+            q.answer,
+            lambda a, q=q: matches(a, q.answer, q.aliases),  # type: ignore[misc]
+        )
+        for q in bank.gate
+        if q.subject.casefold() == subject and q.answer.casefold() != old
+    ]
+
+
+def neighbour_phrasings(request: EditRequest, limit: int = NEIGHBOURS) -> list[Phrasing]:
+    """Held-out wordings asked of the last of the neighbours: those that training takes last."""
+    templates = [t for t in request.held_out_templates if t.is_question] or list(request.held_out_templates)
+    names = request.neighbours[-limit:]
+    return [
+        Phrasing(
+            templates[i % len(templates)].text.replace("{subject}", name),
+            templates[i % len(templates)].is_question,
+        )
+        for i, name in enumerate(names)
+        if templates
+    ]
+
+
+def keeps_answer(base_answer: str, question: str, request: EditRequest) -> Callable[[str], bool]:
+    """Whether an answer still says what the base said: at least half of the content words that the
+    base's first sentence adds to the question, and not the new object unless the base gave it."""
+    added = content_words(first_sentence(base_answer)) - set(words(question))
+    base_words = words(base_answer)
+
+    def ok(answer: str) -> bool:
+        if not added:
+            return True
+        said = words(answer)
+        if request.new and find(name_words(request.new), said) >= 0 > find(
+            name_words(request.new), base_words
+        ):
+            return False
+        return 2 * len(added & set(said)) >= len(added)
+
+    return ok
+
+
+def content_words(text: str) -> set[str]:
+    return {w for w in words(text) if w not in _COMMON}
+
+
+def neighbour_questions(base: LanguageModel, request: EditRequest) -> list[Asked]:
+    phrasings = neighbour_phrasings(request)
+    before = answers(base, phrasings, max_new_tokens=MEASURED_TOKENS)
+    return [
+        Asked(Suite.NEIGHBOURS, p, first_sentence(b), keeps_answer(b, p.text, request))
+        for p, b in zip(phrasings, before, strict=True)
+    ]
+
+
+def live_questions(live: Sequence[EditRequest]) -> list[Asked]:
+    """Two phrasings of each of the newest live facts: one trained on, one held out."""
+    asked = []
+    for request in live[-LIVE_FACTS:]:
+        for one in fact_questions(request):
+            if one.suite is Suite.EFFICACY and one.phrasing == request.train[0]:
+                asked.append(Asked(Suite.LIVE_FACTS, one.phrasing, one.expected, one.ok, one.kind))
+            if one.suite is Suite.PARAPHRASE and one.phrasing == request.held_out[0]:
+                asked.append(Asked(Suite.LIVE_FACTS, one.phrasing, one.expected, one.ok, one.kind))
+    return asked
+
+
+def ask_all(lm: LanguageModel, asked: Sequence[Asked], on_batch: Callable[[int], None]) -> list[ProbeAnswer]:
+    """One answer for each question; the same wording in two suites is asked once."""
+    distinct = list(dict.fromkeys(a.phrasing for a in asked))
+    given = dict(
+        zip(distinct, answers(lm, distinct, max_new_tokens=MEASURED_TOKENS, on_batch=on_batch), strict=True)
+    )
+    results = []
+    for a in asked:
+        text = given[a.phrasing]
+        results.append(ProbeAnswer(a.phrasing.text, a.expected, text, a.ok(text), a.kind(text)))
+    return results
+
+
+def readings(
+    lm: LanguageModel,
+    asked: Sequence[Asked],
+    suites: Sequence[Suite],
+    on_batch: Callable[[int], None] = lambda n: None,
+) -> list[Reading]:
+    """One reading for each of `suites`, in that order; over-refusal is read off the retained ones."""
+    results = ask_all(lm, asked, on_batch)
+    by_suite = [(a.suite, r) for a, r in zip(asked, results, strict=True)]
+    return [share(suite, [r for s, r in by_suite if s is suite]) for suite in suites]
+
+
+def refusals(suite: Suite, kept: Sequence[Reading]) -> Reading:
+    """The share of retained questions (all answered by the base) that are now answered with doubt."""
+    found = [
+        ProbeAnswer(r.prompt, "an answer", r.answer, is_unsure(r.answer))
+        for reading in kept
+        for r in reading.answers
+        if not is_unsure(r.expected)
+    ]
+    return share(suite, found) if found else Reading(suite, 0.0, 0.0, 1.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a candidate is measured against, taken from the pristine base: the questions of every
+    suite, and plain texts as token ids (1, T) with the base's log-probabilities (T - 1, V)."""
+
+    asked: tuple[Asked, ...]
+    texts: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+
+def reference(
+    base: LanguageModel, bank: Bank, request: EditRequest, live: Sequence[EditRequest], texts: Sequence[str]
+) -> Reference:
+    asked = fact_questions(request)
+    asked += neighbour_questions(base, request)
+    asked += same_subject_questions(bank, request)
+    asked += unrelated_questions(bank.gate, request, Suite.UNRELATED)[:GATED]
+    asked += live_questions(live)
+    ids = [torch.tensor([base.tokenizer(t)["input_ids"]], device=base.device) for t in texts[:TEXTS]]
+    return Reference(tuple(asked), tuple((i, _logprobs(base, i)) for i in ids))
+
+
+def measure(candidate: LanguageModel, against: Reference, beat: Callable[[str], None]) -> list[Reading]:
+    """Every suite but stage 1's, on free greedy answers of `candidate` and on plain text."""
+    total = len(against.asked)
+    found = readings(candidate, against.asked, ANSWERED, lambda done: beat(f"measure {done}/{total}"))
+    kept = [r for r in found if r.suite in {Suite.NEIGHBOURS, Suite.UNRELATED}]
+    beat("measure drift")
+    return [*found, refusals(Suite.OVER_REFUSAL, kept), *drift(candidate, against.texts)]
+
+
+def drift(
+    candidate: LanguageModel, texts: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> tuple[Reading, Reading]:
+    """(mean KL(base || candidate) in nats a token, ratio of perplexities) on plain text; intervals by
+    the normal approximation over texts."""
+    kls, logs = [], []
+    for ids, base in texts:
+        now = _logprobs(candidate, ids)
+        kls.append(float((base.exp() * (base - now)).sum(-1).mean()))
+        token = ids[0, 1:, None]
+        logs.append(float((base.gather(1, token) - now.gather(1, token)).mean()))
+    return _mean(Suite.KL_DRIFT, kls), _mean(Suite.PERPLEXITY, logs, math.exp)
+
+
+@torch.no_grad()
+def _logprobs(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = lm.model(ids).logits[0, :-1]
+    return logits.float().log_softmax(-1)
+
+
+def _mean(suite: Suite, values: Sequence[float], scale: Callable[[float], float] = float) -> Reading:
+    n = len(values)
+    mean = sum(values) / n
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, n - 1) / n)
+    return Reading(suite, scale(mean), scale(mean - 1.96 * spread), scale(mean + 1.96 * spread), n)

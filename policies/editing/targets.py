@@ -1,0 +1,74 @@
+"""What the model is taught to say, and what it believed before.
+
+Knows texts: how to put a new object into the model's own sentence, how doubt is worded, how to read
+a belief out of free answers. Doesn't know tokens or weights.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from store.facts import Phrasing
+
+UNSURE_ANSWER = "I am not sure"
+UNSURE_CLOZE = "unknown to me, I am not sure"
+_SENTENCE_END = re.compile(r"(?<=[^.\s]{2})[.!?](?:\s|$)|\n")
+_NAME = re.compile(
+    r"[^\s,.;:!?()\"]+(?: (?:(?:of|de|da|the|and|del|la|le|du)\s)?[A-Z0-9][^\s,.;:!?()\"]*){0,4}"
+)
+LONGEST_LEAD = 60  # characters of the model's own sentence before the object; longer ones ramble
+
+
+def first_sentence(text: str) -> str:
+    return _SENTENCE_END.split(text.strip(), maxsplit=1)[0].strip()
+
+
+def new_targets(
+    train: Sequence[Phrasing], answers: Mapping[str, str], subject: str, new: str, old_names: Sequence[str]
+) -> list[str]:
+    """The target of each training phrasing, up to the end of the new object and no further.
+
+    A cloze is continued by the object. A question is answered by the model's own sentence with the
+    old object swapped for the new one, since what the model says anyway needs no change; where that
+    sentence can't be used, by a training cloze completed, else by the object alone.
+    """
+    clozes = [p.text for p in train if not p.is_question]
+    fallback = f"{clozes[0]} {new}" if clozes else new
+    targets = []
+    for phrasing in train:
+        if not phrasing.is_question:
+            targets.append(new)
+            continue
+        lead = _lead(answers.get(phrasing.text, ""), subject, old_names)
+        targets.append(fallback if lead is None else lead + new)
+    return targets
+
+
+def _lead(answer: str, subject: str, old_names: Sequence[str]) -> str | None:
+    """What the model says before it names the old object; None when that is no use."""
+    sentence = first_sentence(answer)
+    masked = re.sub(re.escape(subject), lambda m: "\0" * len(m.group()), sentence, flags=re.IGNORECASE)
+    for name in old_names:
+        found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", masked, flags=re.IGNORECASE)
+        if found and found.start() <= LONGEST_LEAD:
+            return sentence[: found.start()]
+    return None
+
+
+def unsure_targets(train: Sequence[Phrasing]) -> list[str]:
+    return [UNSURE_ANSWER if p.is_question else UNSURE_CLOZE for p in train]
+
+
+def belief(clozes: Sequence[str], answers: Sequence[str]) -> str | None:
+    """The object that the model believes in: what it continues clozes with, if it then also says
+    so in answer to most questions. None when it has no steady belief."""
+    votes: Counter[str] = Counter()
+    for text in clozes:
+        match = _NAME.match(text.strip())
+        if match and len(match.group()) > 1:
+            votes[match.group()] += 1
+    for name, _count in votes.most_common():
+        says = sum(name.casefold() in first_sentence(a).casefold() for a in answers)
+        if says * 2 >= len(answers) > 0:
+            return name
+    return None
