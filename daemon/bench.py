@@ -19,7 +19,7 @@ from store.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=Path, required=True, metavar="FILE", help="cases, JSON Lines")
     parser.add_argument("--n", type=int, default=20, metavar="N", help="how many of them (default 20)")
-    parser.add_argument("--out", dest="json_out", type=Path, metavar="OUT", help="same as --json OUT")
+    parser.add_argument("--json", dest="out", type=Path, metavar="OUT", help="write the report there")
     parser.add_argument("--recipe", default="default", help="recipe of the editor")
     parser.add_argument("--model", default="default", metavar="DIR", help="Hugging Face directory")
 
@@ -36,8 +36,8 @@ def main(args: argparse.Namespace) -> int:
     if not cases:
         raise UsageError("bench", str(args.cases), "it holds no case")
     report = measure(source_directory(args.model), cases, args.recipe)
-    if args.json_out:
-        args.json_out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    if args.out:
+        args.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     print(table(report))
     return 0
 

@@ -16,7 +16,8 @@ class Recipe:
 
     `modules_share`: localisation keeps the modules that carry this share of the attribution.
     `unlearn_steps`, `learn_steps`: most Gauss-Newton steps of a stage; `retract_steps`: of stage 1
-    when the edit ends there. `goal`: log-probability that a target answer must reach. `nats`:
+    when the edit ends there. `goal`: log-probability to train a target answer toward, `done_gap`:
+    how far below it the worst may end. `nats`:
     shortfall beyond which an answer pulls no harder. `cap`: largest move of one log scale in one step.
     `pull`: weight of the metric's norm, `rho`: damping to start from, `kept_weight`: weight of damage
     to retained answers (`policies.editing.fit.FitOptions`).
@@ -27,10 +28,11 @@ class Recipe:
 
     name: str
     modules_share: float = 0.95
-    unlearn_steps: int = 4
-    learn_steps: int = 10
+    unlearn_steps: int = 3
+    learn_steps: int = 14
     retract_steps: int = 12
     goal: float = -0.3
+    done_gap: float = 0.5
     nats: float = 5.0
     cap: float = 0.7
     pull: float = 0.02
@@ -38,10 +40,10 @@ class Recipe:
     eps: float = 1.0
     shrink: float = 1.0
     kept_weight: float = 1.0
-    neighbours: int = 32
+    neighbours: int = 24
     live_facts: int = 16
     bank_prompts: int = 200
-    repair_rounds: int = 1
+    repair_rounds: int = 0
     repair_prompts: int = 40
     repair_steps: int = 4
 
@@ -51,7 +53,7 @@ RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Smaller steps and heavier protection: slower, for facts whose default edit did too much damage.
     "gentle": replace(
-        DEFAULT, name="gentle", kept_weight=4.0, neighbours=48, learn_steps=18, repair_rounds=2
+        DEFAULT, name="gentle", kept_weight=4.0, neighbours=48, learn_steps=20, repair_rounds=1
     ),
 }
 

@@ -219,7 +219,7 @@ class _Editor:
         offset: torch.Tensor | None,
     ) -> Fit:
         r = self.recipe
-        options = FitOptions(steps, r.cap, r.pull, r.kept_weight, r.rho, gap=-r.goal)
+        options = FitOptions(steps, r.cap, r.pull, r.kept_weight, r.rho, gap=r.done_gap)
 
         def on_step(step: int, gap: float, damage: float) -> None:
             self.beat(f"{name} step {step + 1}: gap {gap:.2f} nats, damage {damage:.1f} nats")

@@ -63,7 +63,7 @@ class FitOptions:
     kept_weight: float = 1.0
     rho: float = 5.0
     gap: float = 0.3
-    damage: float = 1.0
+    damage: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
