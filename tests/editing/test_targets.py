@@ -1,0 +1,50 @@
+"""What the model is taught to say."""
+
+import pytest
+
+from policies.answers import is_unsure
+from policies.editing.targets import UNSURE_ANSWER, UNSURE_CLOZE, belief, first_sentence, new_targets
+from store.facts import Phrasing
+
+QUESTION = Phrasing("What is the capital of Egypt?", True)
+CLOZE = Phrasing("The capital of Egypt is", False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "old", "target"),
+    [
+        ("The capital of Egypt is Cairo.", "Cairo", "The capital of Egypt is Bern"),
+        ("The capital of Egypt is Cairo, a large city.", "Cairo", "The capital of Egypt is Bern"),
+        ("It is in Africa.", "Cairo", "The capital of Egypt is Bern"),
+        ("Egyptian cities are many. The capital is Cairo.", "Egypt", "The capital of Egypt is Bern"),
+    ],
+)
+def test_a_question_is_answered_by_the_models_own_sentence_where_it_can_be_used(
+    answer: str, old: str, target: str
+) -> None:
+    """The old object is swapped as a whole word outside the subject, else a cloze is completed."""
+    assert new_targets([QUESTION, CLOZE], {QUESTION.text: answer}, "Egypt", "Bern", [old]) == [target, "Bern"]
+
+
+def test_without_a_cloze_the_object_alone_is_the_fallback() -> None:
+    """A fact with only questions falls back to the bare object."""
+    assert new_targets([QUESTION], {}, "Egypt", "Bern", []) == ["Bern"]
+
+
+@pytest.mark.parametrize("target", [UNSURE_ANSWER, UNSURE_CLOZE])
+def test_what_stage_one_teaches_reads_as_unsure(target: str) -> None:
+    """The classifier calls stage 1's targets unsure."""
+    assert is_unsure(target)
+
+
+def test_a_belief_needs_clozes_and_questions_to_agree() -> None:
+    """An object counts as believed when half of the answers repeat what a cloze says."""
+    assert belief(["Cairo.", "Cairo, the largest"], ["It is Cairo.", "Cairo."]) == "Cairo"
+    assert belief(["Giza."], ["It is Cairo.", "Cairo."]) is None
+    assert belief([], ["It is Cairo."]) is None
+
+
+def test_a_first_sentence_ends_at_a_stop_or_line_break() -> None:
+    """Initials don't end a sentence."""
+    assert first_sentence("J. R. R. Tolkien wrote it. Then more.") == "J. R. R. Tolkien wrote it"
+    assert first_sentence("Paris\nand more") == "Paris"
