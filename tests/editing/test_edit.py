@@ -1,0 +1,97 @@
+"""One whole edit on a tiny random model: both stages, nothing left behind."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from policies.editing import merge
+from policies.editing.architectures import scaled_modules
+from policies.editing.bank import Bank, BankPrompt, bank_rows
+from policies.editing.edit import Before, Deltas, ask_before, edit
+from policies.editing.model import LanguageModel, load
+from policies.recipe import DEFAULT, RECIPES, recipe_named
+from store.errors import ConfigError
+from store.facts import EditRequest, FactKey, Op, Phrasing
+
+FIRST = 2
+
+
+def request(op: Op = Op.UPSERT) -> EditRequest:
+    train = (Phrasing("Where is Ada?", True), Phrasing("Ada is in", False))
+    return EditRequest(
+        key=FactKey("Ada", "place"),
+        op=op,
+        new=None if op is Op.RETRACT else "Rome",
+        new_aliases=(),
+        old="Oslo",
+        old_aliases=(),
+        train=train,
+        held_out=(),
+        templates=(Phrasing("Where is {subject}?", True),),
+        held_out_templates=(Phrasing("Say where {subject} is.", True),),
+        neighbours=("Bo", "Cy"),
+    )
+
+
+def make_edit(lm: LanguageModel, op: Op = Op.UPSERT) -> Deltas:
+    modules = scaled_modules(lm, FIRST)
+    prompts = (BankPrompt("What is two and two?", "two", "four"), BankPrompt("Where is Ada now?", "Ada", "x"))
+    bank = Bank(prompts, bank_rows(lm, modules, prompts, lambda _stage: None), (), ())
+    asked = request(op)
+    before = Before({p: "I can't say." for p in asked.train}, "Oslo", known=False)
+    parent = torch.zeros(sum(m.size for m in modules))
+    return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None)
+
+
+def weights(lm: LanguageModel) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(lm.model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_an_edit_is_two_adapters_that_move_toward_their_goals(tiny: LanguageModel) -> None:
+    """Both stages give non-zero vectors and the new answer becomes likelier than it was."""
+    before = weights(tiny)
+    deltas = make_edit(tiny)
+    assert bool(deltas.unlearn.any())
+    assert bool(deltas.learn.any())
+    assert weights(tiny) == before, "edit computes deltas; it must leave the model as it was"
+    assert {s for s, _ in deltas.seconds} == {"localise", "prepare", "unlearn", "learn"}
+    assert deltas.scores[0].effect is not None, "the strongest module is checked by patching"
+
+
+def test_a_retraction_ends_after_stage_one(tiny: LanguageModel) -> None:
+    """A retraction has an unlearn adapter and nothing to learn."""
+    deltas = make_edit(tiny, Op.RETRACT)
+    assert bool(deltas.unlearn.any())
+    assert not bool(deltas.learn.any())
+
+
+def test_the_same_edit_twice_gives_the_same_vectors(tiny: LanguageModel, tiny_dir: Path) -> None:
+    """On one machine an edit is a function of its inputs, bit for bit."""
+    first, second = make_edit(tiny), make_edit(load(tiny_dir))
+    assert torch.equal(first.unlearn, second.unlearn)
+    assert torch.equal(first.learn, second.learn)
+
+
+def test_a_known_fact_needs_most_wordings_of_either_kind(tiny: LanguageModel) -> None:
+    """A random model doesn't know the fact, and its belief is none."""
+    found = ask_before(tiny, request())
+    assert not found.known
+    assert set(found.answers) == set(request().train)
+
+
+def test_a_delta_for_another_model_is_refused(tiny: LanguageModel) -> None:
+    """Vectors that name no editable tensor are an error, not silence."""
+    with pytest.raises(Exception, match="no such editable tensor"):
+        merge.join_theta(scaled_modules(tiny, FIRST), {"other.weight": torch.zeros(3)})
+
+
+def test_recipes_are_named() -> None:
+    """The ladder's recipes exist; an unknown one is refused with the known names."""
+    assert set(RECIPES) >= {"default", "gentle"}
+    with pytest.raises(ConfigError, match="known: default"):
+        recipe_named("nonsense")
