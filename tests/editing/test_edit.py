@@ -40,7 +40,7 @@ def make_edit(lm: LanguageModel, op: Op = Op.UPSERT) -> Deltas:
     prompts = (BankPrompt("What is two and two?", "two", "four"), BankPrompt("Where is Ada now?", "Ada", "x"))
     bank = Bank(prompts, bank_rows(lm, modules, prompts, lambda _stage: None), (), ())
     asked = request(op)
-    before = Before({p: "I can't say." for p in asked.train}, "Oslo", known=False)
+    before = Before(dict.fromkeys(asked.train, "I can't say."), "Oslo", known=False)
     parent = torch.zeros(sum(m.size for m in modules))
     return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None)
 
