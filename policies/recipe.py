@@ -48,12 +48,27 @@ class Recipe:
     repair_steps: int = 4
 
 
+MOST_NEIGHBOURS = 48  # no recipe trains on more; what is measured of a relation lies beyond
 DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Smaller steps and heavier protection: slower, for facts whose default edit did too much damage.
     "gentle": replace(
-        DEFAULT, name="gentle", kept_weight=4.0, neighbours=48, learn_steps=20, repair_rounds=1
+        DEFAULT, name="gentle", kept_weight=4.0, neighbours=MOST_NEIGHBOURS, learn_steps=20, repair_rounds=1
+    ),
+    # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
+    "unguarded": replace(
+        DEFAULT,
+        name="unguarded",
+        modules_share=1.0,
+        cap=3.0,
+        pull=0.0,
+        eps=1e6,
+        shrink=0.0,
+        rho=1e-9,
+        kept_weight=0.0,
+        neighbours=1,
+        live_facts=0,
     ),
 }
 

@@ -24,10 +24,9 @@ from policies.editing.packing import Sequence_, split_prefix
 from policies.probes import Probe, load_probes, matches, split
 from store.facts import Phrasing
 
-PROBES = 900  # asked at most; two phrasings each
-BANK_ROWS = 500
+PROBES = 1000  # asked at most
+BANK_ROWS = 450
 ANSWER_TOKENS = 12
-MEASURED_TOKENS = 20
 FIRST_SEED = 20_240_817
 
 Beat = Callable[[str], None]
@@ -104,35 +103,41 @@ def load_or_build(
 
 
 def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
-    """Ask the base every probe twice, keep what it answers firmly, and take the retention rows."""
+    """Ask the base every probe, keep what it answers firmly, and take the retention rows.
+
+    Firm is what is answered right on two phrasings; the second is only asked where the first was right.
+    """
     probes = chosen(load_probes())
-    asked = [(p, q) for p in probes for q in p.questions[:2]]
-    phrasings = [Phrasing(q, True) for _, q in asked]
-    given = answers(
-        lm,
-        phrasings,
-        max_new_tokens=ANSWER_TOKENS,
-        on_batch=lambda done: beat(f"probes {done}/{len(asked)}"),
-    )
-    right: dict[str, int] = {}
-    for (probe, _), answer in zip(asked, given, strict=True):
-        right[probe.id] = right.get(probe.id, 0) + matches(answer, probe.answer, probe.aliases)
-    firm = {i for i, count in right.items() if count == 2}
+    said: dict[str, str] = {}
+
+    def right(asked: Sequence[Probe], phrasing: int) -> list[Probe]:
+        questions = [p.questions[phrasing] for p in asked]
+        given = answers(
+            lm,
+            [Phrasing(q, True) for q in questions],
+            max_new_tokens=ANSWER_TOKENS,
+            on_batch=lambda done: beat(f"probes, phrasing {phrasing + 1} of 2: {done}/{len(asked)}"),
+        )
+        said.update(zip(questions, given, strict=True))
+        return [p for p, a in zip(asked, given, strict=True) if matches(a, p.answer, p.aliases)]
+
+    firm = {p.id for p in right(right(probes, 0), 1)}
     sets = split(firm, probes)
-    said = dict(zip((q for _, q in asked), given, strict=True))
-    prompts = tuple(
-        BankPrompt(q, p.subject, said[q])
-        for p in sets.bank
-        for q in (p.questions[:2] if p.id in firm else p.questions[:1])
-    )[:BANK_ROWS]
+    prompts = tuple(BankPrompt(p.questions[0], p.subject, said[p.questions[0]]) for p in sets.bank)[
+        :BANK_ROWS
+    ]
     rows = bank_rows(lm, modules, prompts, beat)
     return Bank(prompts, rows, questions(sets.gate), questions(sets.report))
 
 
 def chosen(probes: Sequence[Probe]) -> tuple[Probe, ...]:
-    """At most `PROBES` probes, picked by the hash of their id so that every domain is in."""
-    ordered = sorted(probes, key=lambda p: hashlib.sha256(p.id.encode()).digest())
-    return tuple(ordered[:PROBES])
+    """At most `PROBES` probes, each domain giving one in turn, so that no large domain crowds out
+    the others."""
+    ranked: dict[str, list[Probe]] = {}
+    for probe in sorted(probes, key=lambda p: hashlib.sha256(p.id.encode()).digest()):
+        ranked.setdefault(probe.domain, []).append(probe)
+    turns = sorted((i, d) for d, members in ranked.items() for i in range(len(members)))
+    return tuple(ranked[d][i] for i, d in turns[:PROBES])
 
 
 def questions(probes: Sequence[Probe]) -> tuple[Question, ...]:

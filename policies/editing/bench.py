@@ -21,13 +21,14 @@ from policies.editing.edit import Deltas, ask_before, edit
 from policies.editing.jobs import folded, with_belief
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.suites import measure, reference
+from policies.editing.suites import apart_from, measure, reference
 from policies.probes import load_texts, matches
 from policies.recipe import recipe_named
 from policies.relations import Relation, is_question, load_relations, relation_for
 from store.errors import UsageError
 from store.facts import AnswerKind, EditRequest, FactKey, Op, Phrasing
 
+REPORTED = 110  # unrelated probes asked after each edit
 METRICS = ("new_train", "new_held", "old_gone", "neighbours", "unrelated", "over_refusal")
 _FIELDS = (
     "id",
@@ -158,7 +159,7 @@ def _one(
 def measure_case(lm: LanguageModel, bank: Bank, case: Case, tally: Tally) -> None:
     """The reported suites, on wordings and probes that neither training nor gates used."""
     request, subject = case.request, case.request.key.subject
-    report = [q for q in bank.report if subject.casefold() not in q.question.casefold()]
+    report = apart_from(bank.report, request)[:REPORTED]
     asked = [*request.train, *case.held_out]
     asked += [Phrasing(q, True) for q, _ in case.neighbours]
     asked += [Phrasing(q.question, True) for q in report]

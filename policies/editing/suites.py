@@ -16,6 +16,7 @@ from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
 from policies.editing.targets import first_sentence
 from policies.probes import matches
+from policies.recipe import MOST_NEIGHBOURS
 from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
 
 MEASURED_TOKENS = 20
@@ -88,11 +89,19 @@ def fact_questions(request: EditRequest) -> list[Asked]:
 
 
 def unrelated_questions(questions: Sequence[Question], request: EditRequest, suite: Suite) -> list[Asked]:
-    """Questions that the base answers right and that are not about the edited subject."""
+    """Questions that the base answers right, apart from what the edit is about or may train on."""
     return [
         Asked(suite, Phrasing(q.question, True), q.answer, lambda a, q=q: matches(a, q.answer, q.aliases))  # type: ignore[misc]
-        for q in questions
-        if request.key.subject.casefold() not in q.question.casefold()
+        for q in apart_from(questions, request)
+    ]
+
+
+def apart_from(questions: Sequence[Question], request: EditRequest) -> list[Question]:
+    """Less those that mention the edited subject or are about a neighbour that a recipe may train on."""
+    subject = request.key.subject.casefold()
+    trained = {n.casefold() for n in request.neighbours[:MOST_NEIGHBOURS]}
+    return [
+        q for q in questions if subject not in q.question.casefold() and q.subject.casefold() not in trained
     ]
 
 
