@@ -81,9 +81,7 @@ def _report(error: PalimpsestError, *, as_json: bool) -> int:
 def make_parser() -> argparse.ArgumentParser:
     place = _Parser(add_help=False)
     place.add_argument("--state", type=Path, metavar="DIR", help="state directory (default: ./var)")
-    place.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration (default: DIR/config.toml)"
-    )
+    place.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: DIR/config.toml)")
     common = _Parser(add_help=False, parents=[place])
     common.add_argument("--json", action="store_true", help="print JSON")
     parser = _Parser(prog="palimpsest", description="Keeps a compact language model's facts current.")

@@ -106,6 +106,7 @@ def break_down(house: House, edit: Edit, error: WorkerError) -> Outcome:
         limits=_limits(house),
     )
     edit = _turn_back(house, edit, decision)
+    house.log.warning("edit.broke_down", edit=edit.id, kind=error.kind, see=f"palimpsest explain {edit.id}")
     return Outcome(edit, edit.state, edit.reason, None, None, before="", after="")
 
 

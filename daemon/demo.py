@@ -52,17 +52,29 @@ class Fact:
     old: str
     priority: str
     wanted: str
+    prompts: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()
 
-    def row(self) -> dict[str, str]:
-        row = {"subject": self.subject, "relation": self.relation, "priority": self.priority}
-        return row | ({"op": "retract"} if self.object is None else {"object": self.object})
+    def row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"subject": self.subject, "relation": self.relation, "priority": self.priority}
+        row |= {"op": "retract"} if self.object is None else {"object": self.object}
+        return row | ({"prompts": self.prompts, "paraphrases": self.paraphrases} if self.prompts else {})
 
 
-# The retraction goes first and the change last, so that taking the change back must lead to the very
-# weights that were served before it.
-KNOWN = Fact("France", "capital", "Paris", "Paris", "normal", "already_known")
+# The change goes last, so that taking it back must lead to the very weights that were served before it.
+# A model this small misses some wordings of everything: what it knows already is asked in its own.
+KNOWN = Fact(
+    "France",
+    "capital",
+    "Paris",
+    "Paris",
+    "high",
+    "already_known",
+    prompts=("What is the capital of {subject}?", "Tell me the capital of {subject}."),
+    paraphrases=("Which city is the capital of {subject}?", "The capital city of {subject} is"),
+)
+RETRACTED = Fact("Japan", "capital", None, "Tokyo", "normal", "live")
 CHANGED = Fact("South Korea", "capital", "Athens", "Seoul", "low", "live")
-RETRACTED = Fact("Japan", "capital", None, "Tokyo", "high", "live")
 FACTS = (KNOWN, CHANGED, RETRACTED)
 
 
