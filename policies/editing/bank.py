@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +27,7 @@ from policies.probes import Probe, load_probes, matches, split
 from store.facts import Phrasing
 
 PROBES = 1000  # asked at most
+SAMPLE = 12  # of each domain, before the best known domains get the rest
 BANK_ROWS = 450
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
@@ -70,7 +73,7 @@ def key(modules: Sequence[ScaledModule], base_sha256: str) -> str:
     """Name of a bank in the cache: it depends on the weights, the probes and what may be scaled."""
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(repr([(m.tensor, m.size) for m in modules]).encode())
-    digest.update(repr((load_probes(), PROBES, BANK_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
+    digest.update(repr((load_probes(), PROBES, SAMPLE, BANK_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -103,11 +106,12 @@ def load_or_build(
 
 
 def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
-    """Ask the base every probe, keep what it answers firmly, and take the retention rows.
+    """Ask the base the probes, keep what it answers firmly, and take the retention rows.
 
-    Firm is what is answered right on two phrasings; the second is only asked where the first was right.
+    Firm is what is answered right on two phrasings; the second is only asked where the first was
+    right. Every domain is sampled first; the rest of `PROBES` goes to where the base knows most.
     """
-    probes = chosen(load_probes())
+    probes = load_probes()
     said: dict[str, str] = {}
 
     def right(asked: Sequence[Probe], phrasing: int) -> list[Probe]:
@@ -121,23 +125,41 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
         said.update(zip(questions, given, strict=True))
         return [p for p, a in zip(asked, given, strict=True) if matches(a, p.answer, p.aliases)]
 
-    firm = {p.id for p in right(right(probes, 0), 1)}
-    sets = split(firm, probes)
-    prompts = tuple(BankPrompt(p.questions[0], p.subject, said[p.questions[0]]) for p in sets.bank)[
-        :BANK_ROWS
-    ]
-    rows = bank_rows(lm, modules, prompts, beat)
-    return Bank(prompts, rows, questions(sets.gate), questions(sets.report))
+    sample, rest = sampled(probes)
+    known = right(sample, 0)
+    more = promising(rest, sample, known)
+    firm = {p.id for p in right(known + right(more, 0), 1)}
+    sets = split(firm, sample + more)
+    prompts = tuple(BankPrompt(p.questions[0], p.subject, said[p.questions[0]]) for p in sets.bank)
+    taken = by_hash(prompts, lambda p: p.question)[:BANK_ROWS]
+    rows = bank_rows(lm, modules, taken, beat)
+    return Bank(tuple(taken), rows, questions(sets.gate), questions(sets.report))
 
 
-def chosen(probes: Sequence[Probe]) -> tuple[Probe, ...]:
-    """At most `PROBES` probes, each domain giving one in turn, so that no large domain crowds out
-    the others."""
-    ranked: dict[str, list[Probe]] = {}
-    for probe in sorted(probes, key=lambda p: hashlib.sha256(p.id.encode()).digest()):
-        ranked.setdefault(probe.domain, []).append(probe)
-    turns = sorted((i, d) for d, members in ranked.items() for i in range(len(members)))
-    return tuple(ranked[d][i] for i, d in turns[:PROBES])
+T = TypeVar("T")
+
+
+def by_hash(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """In the order of the SHA-256 of their names: shuffled, and the same every time."""
+    return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).digest())
+
+
+def sampled(probes: Iterable[Probe]) -> tuple[list[Probe], list[Probe]]:
+    """(`SAMPLE` probes of every domain, all others)."""
+    seen: Counter[str] = Counter()
+    sample: list[Probe] = []
+    rest: list[Probe] = []
+    for probe in by_hash(probes, lambda p: p.id):
+        (sample if seen[probe.domain] < SAMPLE else rest).append(probe)
+        seen[probe.domain] += 1
+    return sample, rest
+
+
+def promising(rest: Sequence[Probe], sample: Sequence[Probe], known: Sequence[Probe]) -> list[Probe]:
+    """As many of `rest` as `PROBES` leaves room for, from the domains best known in the sample."""
+    asked, right = Counter(p.domain for p in sample), Counter(p.domain for p in known)
+    ranked = sorted(rest, key=lambda p: (-right[p.domain] / asked[p.domain], p.domain))
+    return ranked[: max(0, PROBES - len(sample))]
 
 
 def questions(probes: Sequence[Probe]) -> tuple[Question, ...]:
