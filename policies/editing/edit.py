@@ -24,7 +24,7 @@ from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import Kept, Wanted, batches, retention_rows
 from policies.editing.packing import Sequence_
-from policies.editing.targets import belief, new_targets, unsure_targets
+from policies.editing.targets import UNSURE, belief, new_targets
 from policies.recipe import Recipe
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
 
@@ -140,7 +140,7 @@ class _Editor:
     def run(self, check_unlearned: Callable[[], tuple[Reading, ...]]) -> Deltas:
         retract = self.request.op is Op.RETRACT
         steps = self.recipe.retract_steps if retract else self.recipe.unlearn_steps
-        stage1 = self._stage("unlearn", unsure_targets(self.request.train), steps, None, repair=retract)
+        stage1 = self._stage("unlearn", self._targets(UNSURE), steps, None, repair=retract)
         unlearn = stage1.x
         self.stack.set(STAGE, unlearn)
         self.clock.lap("unlearn")
@@ -150,7 +150,9 @@ class _Editor:
         if not retract:
             # Merging in log space is addition: the learned adapter starts from the unlearned weights.
             self.stack.set(MERGED, self.parent_scales() + unlearn)
-            last = self._stage("learn", self._targets(), self.recipe.learn_steps, unlearn, repair=True)
+            last = self._stage(
+                "learn", self._targets(self.request.new or ""), self.recipe.learn_steps, unlearn, repair=True
+            )
             self.clock.lap("learn")
         return Deltas(
             unlearn=unlearn,
@@ -192,11 +194,10 @@ class _Editor:
         given = answers(self.lm, phrasings, max_new_tokens=banks.ANSWER_TOKENS)
         return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
 
-    def _targets(self) -> list[str]:
+    def _targets(self, said_instead: str) -> list[str]:
         names = [n for n in (self.before.old, self.request.old, *self.request.old_aliases) if n]
         said = {p.text: a for p, a in self.before.answers.items()}
-        new = self.request.new or ""
-        return new_targets(self.request.train, said, self.request.key.subject, new, names)
+        return new_targets(self.request.train, said, self.request.key.subject, said_instead, names)
 
     def _stage(
         self, name: str, targets: Sequence[str], steps: int, start: torch.Tensor | None, *, repair: bool

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from store.facts import Phrasing
 
-UNSURE_ANSWER = "I am not sure"
-UNSURE_CLOZE = "unknown to me, I am not sure"
+UNSURE = "unknown to me"  # put where the object stood, so that doubt is one more object to learn
 _SENTENCE_END = re.compile(r"(?<=[^.\s]{2})[.!?](?:\s|$)|\n")
 _NAME = re.compile(
     r"[^\s,.;:!?()\"]+(?: (?:(?:of|de|da|the|and|del|la|le|du)\s)?[A-Z0-9][^\s,.;:!?()\"]*){0,4}"
@@ -53,10 +52,6 @@ def _lead(answer: str, subject: str, old_names: Sequence[str]) -> str | None:
         if found and found.start() <= LONGEST_LEAD:
             return sentence[: found.start()]
     return None
-
-
-def unsure_targets(train: Sequence[Phrasing]) -> list[str]:
-    return [UNSURE_ANSWER if p.is_question else UNSURE_CLOZE for p in train]
 
 
 def belief(clozes: Sequence[str], answers: Sequence[str]) -> str | None:

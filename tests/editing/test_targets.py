@@ -3,7 +3,7 @@
 import pytest
 
 from policies.answers import is_unsure
-from policies.editing.targets import UNSURE_ANSWER, UNSURE_CLOZE, belief, first_sentence, new_targets
+from policies.editing.targets import UNSURE, belief, first_sentence, new_targets
 from store.facts import Phrasing
 
 QUESTION = Phrasing("What is the capital of Egypt?", True)
@@ -31,10 +31,10 @@ def test_without_a_cloze_the_object_alone_is_the_fallback() -> None:
     assert new_targets([QUESTION], {}, "Egypt", "Bern", []) == ["Bern"]
 
 
-@pytest.mark.parametrize("target", [UNSURE_ANSWER, UNSURE_CLOZE])
-def test_what_stage_one_teaches_reads_as_unsure(target: str) -> None:
-    """The classifier calls stage 1's targets unsure."""
-    assert is_unsure(target)
+def test_what_stage_one_teaches_reads_as_unsure() -> None:
+    """The classifier calls stage 1's targets unsure, alone and in the model's own sentence."""
+    assert is_unsure(UNSURE)
+    assert is_unsure(f"The capital of Egypt is {UNSURE}.")
 
 
 def test_a_belief_needs_clozes_and_questions_to_agree() -> None:
