@@ -21,7 +21,7 @@ from policies.editing.edit import Deltas, ask_before, edit
 from policies.editing.jobs import folded, with_belief
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.suites import apart_from, measure, reference
+from policies.editing.suites import MEASURED_TOKENS, apart_from, measure, reference
 from policies.probes import load_texts, matches
 from policies.recipe import recipe_named
 from policies.relations import Relation, is_question, load_relations, relation_for
@@ -163,7 +163,7 @@ def measure_case(lm: LanguageModel, bank: Bank, case: Case, tally: Tally) -> Non
     asked = [*request.train, *case.held_out]
     asked += [Phrasing(q, True) for q, _ in case.neighbours]
     asked += [Phrasing(q.question, True) for q in report]
-    said = answers(lm, asked)
+    said = answers(lm, asked, max_new_tokens=MEASURED_TOKENS)
     fact, around = (
         said[: -len(case.neighbours) - len(report)],
         said[len(request.train) + len(case.held_out) :],

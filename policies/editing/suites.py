@@ -20,7 +20,7 @@ from policies.recipe import MOST_NEIGHBOURS
 from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
 
 MEASURED_TOKENS = 20
-GATED = 80  # unrelated probes of a gate
+GATED = 60  # unrelated probes of a gate
 NEIGHBOURS = 10
 LIVE_FACTS = 12
 TEXTS = 12
