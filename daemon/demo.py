@@ -221,7 +221,7 @@ def drop(config: Config, facts: Sequence[Fact]) -> dict[str, dict[str, Any]]:
     """Drop the file of updates and wait; returns each subject's settled row."""
     path = config.layout.state / "updates.jsonl"
     path.write_text("".join(json.dumps(fact.row()) + os.linesep for fact in facts))
-    with progress("edit") as on_stage:
+    with progress("updates") as on_stage:
         rows = submission.wait(config, submission.drop(config, path), on_stage, 3600)
     return {row["subject"]: row for row in rows}
 

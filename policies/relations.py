@@ -153,6 +153,16 @@ def _spaced(name: str) -> str:
     return _SEPARATORS.sub(" ", parted).strip()
 
 
+def trained_neighbours(request: EditRequest) -> tuple[str, ...]:
+    """Every other neighbour, best known first: their answers may be held in place by training."""
+    return request.neighbours[0::2]
+
+
+def measured_neighbours(request: EditRequest) -> tuple[str, ...]:
+    """The ones between: only ever asked, so that keeping the trained ones can't pass for keeping all."""
+    return request.neighbours[1::2]
+
+
 def is_question(text: str) -> bool:
     """A prompt that ends in a question mark or a full stop is asked; any other is continued."""
     return text.rstrip().endswith(("?", "."))

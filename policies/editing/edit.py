@@ -26,6 +26,7 @@ from policies.editing.objectives import Kept, Wanted, batches, retention_rows
 from policies.editing.packing import Sequence_
 from policies.editing.targets import UNSURE, belief, new_targets
 from policies.recipe import Recipe
+from policies.relations import trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
 
 Beat = Callable[[str], None]
@@ -175,7 +176,7 @@ class _Editor:
         own = [self._sequence(p, self.before.answers[p]) for p in asked]
         subject = self.request.key.subject
         others = []
-        for p, name in zip(asked, self.request.neighbours, strict=False):
+        for p, name in zip(asked, trained_neighbours(self.request), strict=False):
             other = replace(p, text=p.text.replace(subject, name))
             others.append(self._sequence(other, self.before.answers[p]))
         facts = batches(self.lm, own, self.first, tokens=10_000)[0]
@@ -280,13 +281,13 @@ class _AtParent:
 
 
 def neighbour_training(request: EditRequest, limit: int) -> list[Phrasing]:
-    """Training wordings asked of the first neighbours, wordings in turn."""
+    """Training wordings asked of the first trained neighbours, wordings in turn."""
     templates = [t for t in request.templates if t.is_question] or list(request.templates)
     return [
         replace(
             templates[i % len(templates)], text=templates[i % len(templates)].text.replace("{subject}", name)
         )
-        for i, name in enumerate(request.neighbours[:limit])
+        for i, name in enumerate(trained_neighbours(request)[:limit])
         if templates
     ]
 

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import torch
 
 from policies.answers import classify, find, is_unsure, name_words, wilson_interval, words
-from policies.editing.bank import Bank, Question
+from policies.editing.bank import ANSWER_TOKENS, Bank, Question
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
 from policies.editing.targets import first_sentence
 from policies.probes import matches
-from policies.recipe import MOST_NEIGHBOURS
+from policies.relations import measured_neighbours, trained_neighbours
 from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
 
 MEASURED_TOKENS = 20
 GATED = 60  # unrelated probes of a gate
 NEIGHBOURS = 10
 LIVE_FACTS = 12
+LEAST_SAME_SUBJECT = 3
 TEXTS = 12
 ANSWERED = (
     Suite.EFFICACY,
@@ -99,16 +100,17 @@ def unrelated_questions(questions: Sequence[Question], request: EditRequest, sui
 def apart_from(questions: Sequence[Question], request: EditRequest) -> list[Question]:
     """Less those that mention the edited subject or are about a neighbour that a recipe may train on."""
     subject = request.key.subject.casefold()
-    trained = {n.casefold() for n in request.neighbours[:MOST_NEIGHBOURS]}
+    trained = {n.casefold() for n in trained_neighbours(request)}
     return [
         q for q in questions if subject not in q.question.casefold() and q.subject.casefold() not in trained
     ]
 
 
 def same_subject_questions(bank: Bank, request: EditRequest) -> list[Asked]:
-    """What the base firmly knows of the same subject, the edited answer left out."""
+    """What the base firmly knows of the same subject, the edited answer left out. Fewer than
+    `LEAST_SAME_SUBJECT` such facts can't tell luck from damage and count as nothing to measure."""
     subject, old = request.key.subject.casefold(), (request.old or "").casefold()
-    return [
+    asked = [
         Asked(
             Suite.SAME_SUBJECT,
             Phrasing(q.question, True),
@@ -118,20 +120,7 @@ def same_subject_questions(bank: Bank, request: EditRequest) -> list[Asked]:
         for q in bank.gate
         if q.subject.casefold() == subject and q.answer.casefold() != old
     ]
-
-
-def neighbour_phrasings(request: EditRequest, limit: int = NEIGHBOURS) -> list[Phrasing]:
-    """Held-out wordings asked of the last of the neighbours: those that training takes last."""
-    templates = [t for t in request.held_out_templates if t.is_question] or list(request.held_out_templates)
-    names = request.neighbours[-limit:]
-    return [
-        Phrasing(
-            templates[i % len(templates)].text.replace("{subject}", name),
-            templates[i % len(templates)].is_question,
-        )
-        for i, name in enumerate(names)
-        if templates
-    ]
+    return asked if len(asked) >= LEAST_SAME_SUBJECT else []
 
 
 def keeps_answer(base_answer: str, question: str, request: EditRequest) -> Callable[[str], bool]:
@@ -158,12 +147,27 @@ def content_words(text: str) -> set[str]:
 
 
 def neighbour_questions(base: LanguageModel, request: EditRequest) -> list[Asked]:
-    phrasings = neighbour_phrasings(request)
-    before = answers(base, phrasings, max_new_tokens=MEASURED_TOKENS)
-    return [
-        Asked(Suite.NEIGHBOURS, p, first_sentence(b), keeps_answer(b, p.text, request))
-        for p, b in zip(phrasings, before, strict=True)
-    ]
+    """Held-out wordings about neighbours that are not trained on and that the base answers firmly:
+    a training wording gets the same content words as the held-out one."""
+    held, train = request.held_out_templates, request.templates
+    held = tuple(t for t in held if t.is_question) or held
+    train = tuple(t for t in train if t.is_question) or train
+    if not held or not train:
+        return []
+    names = measured_neighbours(request)[: 2 * NEIGHBOURS]
+    asked = [fill(held[i % len(held)], name) for i, name in enumerate(names)]
+    again = [fill(train[i % len(train)], name) for i, name in enumerate(names)]
+    said = answers(base, [*asked, *again], max_new_tokens=ANSWER_TOKENS)
+    found = []
+    for p, first, second in zip(asked, said, said[len(asked) :], strict=False):
+        ok = keeps_answer(first, p.text, request)
+        if content_words(first_sentence(first)) - set(words(p.text)) and ok(second):
+            found.append(Asked(Suite.NEIGHBOURS, p, first_sentence(first), ok))
+    return found[:NEIGHBOURS]
+
+
+def fill(template: Phrasing, name: str) -> Phrasing:
+    return Phrasing(template.text.replace("{subject}", name), template.is_question)
 
 
 def live_questions(live: Sequence[EditRequest]) -> list[Asked]:
