@@ -116,6 +116,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
         said.append(line)
         print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
 
+    # A demonstration that is told to end must end its daemon too.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
     try:
         prepare(scratch, source, tell)
         command = [sys.executable, "-P", "-m", "daemon.cli", "run", "--state", str(state)]
