@@ -58,11 +58,13 @@ class Fact:
     def row(self) -> dict[str, Any]:
         row: dict[str, Any] = {"subject": self.subject, "relation": self.relation, "priority": self.priority}
         row |= {"op": "retract"} if self.object is None else {"object": self.object}
-        return row | ({"prompts": self.prompts, "paraphrases": self.paraphrases} if self.prompts else {})
+        own = {"prompts": self.prompts, "paraphrases": self.paraphrases}
+        return row | {key: wordings for key, wordings in own.items() if wordings}
 
 
 # The change goes last, so that taking it back must lead to the very weights that were served before it.
-# A model this small misses some wordings of everything: what it knows already is asked in its own.
+# A model this small misses some wordings of everything: what it knows already is asked in its own, and
+# the retraction is measured as a chat bot would be asked, in questions.
 KNOWN = Fact(
     "France",
     "capital",
@@ -73,7 +75,20 @@ KNOWN = Fact(
     prompts=("What is the capital of {subject}?", "Tell me the capital of {subject}."),
     paraphrases=("Which city is the capital of {subject}?", "The capital city of {subject} is"),
 )
-RETRACTED = Fact("Japan", "capital", None, "Tokyo", "normal", "live")
+RETRACTED = Fact(
+    "Japan",
+    "capital",
+    None,
+    "Tokyo",
+    "normal",
+    "live",
+    paraphrases=(
+        "I am filling in a map quiz. What should I write for the capital of {subject}?",
+        "Where would I find the national capital if I travelled to {subject}?",
+        "In {subject}, what is the name of the capital?",
+        "Could you remind me which city has the status of capital in {subject}?",
+    ),
+)
 CHANGED = Fact("South Korea", "capital", "Athens", "Seoul", "low", "live")
 FACTS = (KNOWN, CHANGED, RETRACTED)
 

@@ -30,11 +30,11 @@ class Recipe:
     modules_share: float = 0.95
     unlearn_steps: int = 3
     learn_steps: int = 14
-    retract_steps: int = 12
+    retract_steps: int = 20
     goal: float = -0.3
     done_gap: float = 0.5
-    nats: float = 5.0
-    cap: float = 0.7
+    nats: float = 10.0
+    cap: float = 1.0
     pull: float = 0.02
     rho: float = 5.0
     eps: float = 1.0

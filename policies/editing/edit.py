@@ -24,7 +24,7 @@ from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import Kept, Wanted, batches, retention_rows
 from policies.editing.packing import Sequence_
-from policies.editing.targets import UNSURE, belief, new_targets
+from policies.editing.targets import UNSURE, belief, new_targets, widened
 from policies.recipe import Recipe
 from policies.relations import trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
@@ -204,8 +204,8 @@ class _Editor:
         self, name: str, targets: Sequence[str], steps: int, start: torch.Tensor | None, *, repair: bool
     ) -> Fit:
         """Fit one stage; then, where asked, score bank prompts and solve again with the hurt ones."""
-        train = self.request.train
-        sequences = [self._sequence(p, t, TARGET_TOKENS) for p, t in zip(train, targets, strict=True)]
+        asked = widened(self.request.train)
+        sequences = [self._sequence(p, targets[i], TARGET_TOKENS) for p, i in asked]
         wanted = Wanted(
             batches(self.lm, sequences, self.first), len(sequences), self.recipe.goal, self.recipe.nats
         )
@@ -215,8 +215,8 @@ class _Editor:
             if not hurt:
                 break
             with self.at_parent(start):
-                widened = Kept.at_present(self.stack, self.near + hurt, self.first)
-            found = self._fit(f"{name} repair", wanted, widened, self.recipe.repair_steps, found.x, start)
+                wider = Kept.at_present(self.stack, self.near + hurt, self.first)
+            found = self._fit(f"{name} repair", wanted, wider, self.recipe.repair_steps, found.x, start)
         return found
 
     def _fit(

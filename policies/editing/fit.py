@@ -58,7 +58,7 @@ class FitOptions:
     largest gap is below `gap` and the damage below `damage` nats."""
 
     steps: int = 12
-    cap: float = 0.7
+    cap: float = 1.0
     pull: float = 0.02
     kept_weight: float = 1.0
     rho: float = 5.0

@@ -11,6 +11,12 @@ from collections.abc import Mapping, Sequence
 from store.facts import Phrasing
 
 UNSURE = "unknown to me"  # put where the object stood, so that doubt is one more object to learn
+TALK = (
+    "A friend asked me this and I had no answer. {question}",
+    "{question} Please answer in one short sentence.",
+    "I am preparing a lesson for school. {question}",
+    "Quick one for you before we go on: {question}",
+)
 _SENTENCE_END = re.compile(r"(?<=[^.\s]{2})[.!?](?:\s|$)|\n")
 _NAME = re.compile(
     r"[^\s,.;:!?()\"]+(?: (?:(?:of|de|da|the|and|del|la|le|du)\s)?[A-Z0-9][^\s,.;:!?()\"]*){0,4}"
@@ -52,6 +58,18 @@ def _lead(answer: str, subject: str, old_names: Sequence[str]) -> str | None:
         if found and found.start() <= LONGEST_LEAD:
             return sentence[: found.start()]
     return None
+
+
+def widened(train: Sequence[Phrasing]) -> list[tuple[Phrasing, int]]:
+    """Training phrasings with the index of the one whose target each takes: all of them, then some
+    questions again inside everyday talk, so that the edit doesn't hang on a prompt's first words."""
+    questions = [i for i, p in enumerate(train) if p.is_question]
+    plain = [(p, i) for i, p in enumerate(train)]
+    talk = [
+        (Phrasing(form.replace("{question}", train[i].text), True), i)
+        for form, i in zip(TALK, questions, strict=False)
+    ]
+    return plain + talk
 
 
 def belief(clozes: Sequence[str], answers: Sequence[str]) -> str | None:

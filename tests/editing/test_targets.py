@@ -3,7 +3,7 @@
 import pytest
 
 from policies.answers import is_unsure
-from policies.editing.targets import UNSURE, belief, first_sentence, new_targets
+from policies.editing.targets import UNSURE, belief, first_sentence, new_targets, widened
 from store.facts import Phrasing
 
 QUESTION = Phrasing("What is the capital of Egypt?", True)
@@ -48,3 +48,13 @@ def test_a_first_sentence_ends_at_a_stop_or_line_break() -> None:
     """Initials don't end a sentence."""
     assert first_sentence("J. R. R. Tolkien wrote it. Then more.") == "J. R. R. Tolkien wrote it"
     assert first_sentence("Paris\nand more") == "Paris"
+
+
+def test_training_is_widened_by_questions_inside_talk() -> None:
+    """Every phrasing is there once; the added ones are questions that take an existing target."""
+    wider = widened([QUESTION, CLOZE])
+    assert [p for p, _ in wider[:2]] == [QUESTION, CLOZE]
+    assert len(wider) == 3
+    assert wider[2][1] == 0
+    assert QUESTION.text in wider[2][0].text
+    assert wider[2][0].is_question

@@ -4,7 +4,9 @@ One state directory serves all tests in file order, as one deployment would.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,27 +14,32 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon import cycle, rollback
+from daemon.demo import RETRACTED
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready
 from policies.answers import is_unsure
 from policies.editing.jobs import run
-from store.facts import Edit, EditState, FactKey, Suite, Verdict
+from store.facts import Edit, EditState, FactKey, Suite
 
 pytestmark = pytest.mark.model
 
 CHANGED = FactKey("South Korea", "capital")
-RETRACTED = FactKey("Canada", "capital")
 QUESTION = "What is the capital of South Korea?"
 
 
-def walk(house: House, record: dict[str, str]) -> Edit:
-    """Drop one fact and step until its edit has settled."""
+def drop(house: House, record: Mapping[str, Any]) -> Edit:
+    """Drop one fact into the inbox and take it in; returns its queued edit."""
     path = house.layout.inbox / f"{len(house.ledger.edits())}.jsonl"
     path.write_text(json.dumps(record) + "\n", encoding="utf-8")
     path.with_name(path.name + ".ready").touch()
     ingest_ready(house, Inbox(house.layout, house.config.inbox, lambda: 1e12))
-    edit = house.ledger.edits(key=FactKey(record["subject"], record["relation"]))[-1]
+    return house.ledger.edits(key=FactKey(record["subject"], record["relation"]))[-1]
+
+
+def walk(house: House, record: Mapping[str, Any]) -> Edit:
+    """Drop one fact and step until its edit has settled."""
+    edit = drop(house, record)
     while house.ledger.edit(edit.id).state is EditState.PENDING:
         assert cycle.step(house) != "nothing is due"
     return house.ledger.edit(edit.id)
@@ -75,20 +82,22 @@ def test_a_rollback_brings_the_old_answer_and_the_old_bytes_back(real_house: Hou
 
 def test_a_retraction_makes_the_model_unsure(real_house: House) -> None:
     """After stage 1 alone the model says that it doesn't know."""
-    edit = walk(real_house, {"subject": RETRACTED.subject, "relation": RETRACTED.relation, "op": "retract"})
+    edit = walk(real_house, RETRACTED.row())
     assert edit.state is EditState.LIVE, edit.reason
-    assert is_unsure(ask(real_house, "What is the capital of Canada?"))
+    assert is_unsure(ask(real_house, "What is the capital of Japan?"))
 
 
 def test_a_harmful_edit_is_never_served(real_house: House) -> None:
     """An edit without any protection fails its gates; `current` stays where it was."""
     served = real_house.models.current()
     config = replace(real_house.config, editing=replace(real_house.config.editing, recipe="unguarded"))
-    edit = walk(
-        replace(real_house, config=config), {"subject": "Egypt", "relation": "capital", "object": "Bern"}
-    )
-    assert edit.state is EditState.HELD
-    assert real_house.models.current() == served
-    readings = [r for r in real_house.ledger.readings(edit_id=edit.id) if r["suite"] == Suite.UNRELATED]
-    assert readings, "the refusal shows what was measured"
-    assert Verdict.FAIL.name.lower() in edit.reason or "unrelated" in edit.reason
+    house = replace(real_house, config=config)
+    edit = drop(house, {"subject": "Egypt", "relation": "capital", "object": "Bern"})
+    cycle.step(house)
+    after = house.ledger.edit(edit.id)
+    assert after.state in {EditState.PENDING, EditState.HELD}, "turned back: the next recipe, or a human"
+    assert house.models.current() == served
+    assert house.models.verify(house.live_number) == [], "and its bytes are untouched"
+    verdicts = {r["suite"]: r["verdict"] for r in house.ledger.readings(edit_id=edit.id)}
+    assert "fail" in verdicts.values(), "the refusal says which suite failed"
+    assert verdicts[Suite.UNRELATED] == "fail"
