@@ -13,14 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from daemon import orders, status, submission
 from daemon.asking import ask_model
@@ -30,6 +27,7 @@ from daemon.house import make_runner, open_house
 from daemon.initialise import initialise, source_directory
 from daemon.logs import quiet_log
 from daemon.runner import Runner, child_environment
+from daemon.scraping import scrape
 from policies.answers import classify, is_unsure
 from policies.relations import SLOT, load_relations, relation_for
 from store.errors import EXIT_OK, UnreachableError, UsageError
@@ -287,19 +285,6 @@ def show_retention(config: Config, edit: int, proof: Proof) -> None:
         else f"{retention['value']:.1%} of {retention['n']} firm answers kept"
     )
     proof.claim(retention is not None and retention["verdict"] == "pass", f"retention: {text}")
-
-
-def scrape(config: Config) -> dict[str, float]:
-    """Every sample that the running daemon serves over HTTP."""
-    url = f"http://{config.metrics.host}:{status.metrics_port(config)}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        sample.name + (json.dumps(sample.labels) if sample.labels else ""): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name.startswith("palimpsest_")
-    }
 
 
 _QUIET = ("_bucket", "_bytes", "_created")  # too many, or moving by themselves
