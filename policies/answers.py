@@ -38,7 +38,10 @@ _UNSURE = tuple(
 def words(text: str) -> tuple[str, ...]:
     """The words of `text` as answers compare: casefolded, without accents, punctuation and possessive s."""
     plain = _GROUPED_DIGITS.sub("", _POSSESSIVE.sub("", text.translate(_APOSTROPHES))).replace("'", "")
-    folded = unicodedata.normalize("NFKD", plain.casefold().translate(_SPECIAL))
+    # Compatibility forms first: the service mark turns into capitals that must be folded too.
+    folded = unicodedata.normalize("NFKD", plain)
+    for _ in range(2):
+        folded = unicodedata.normalize("NFKD", folded.casefold().translate(_SPECIAL))
     return tuple(_WORD.findall("".join(c for c in folded if not unicodedata.combining(c)).replace("_", " ")))
 
 
