@@ -50,6 +50,7 @@ class Case:
 
     id: str
     request: EditRequest
+    train: tuple[Phrasing, ...]  # the case's own; the request may train on more
     held_out: tuple[Phrasing, ...]
     neighbours: tuple[tuple[str, str], ...]  # (question, answer that the base gives)
 
@@ -63,7 +64,6 @@ class Tally:
     edit_seconds: list[float] = field(default_factory=list)
     gate_seconds: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    already_known: int = 0
 
     def add(self, metric: str, results: Sequence[bool]) -> None:
         self.good[metric] += sum(results)
@@ -95,7 +95,7 @@ def _case(record: Mapping[str, Any], relation: Relation) -> Case:
     neighbours = tuple((n["question"], n["answer"]) for n in record.get("neighbours", ()))
     asked = " ".join(q for q, _ in neighbours).casefold()
     shown = {h.casefold() for h in held}
-    own = (*record["questions"], *record["prompts"])
+    own = _wordings((*record["questions"], *record["prompts"]), subject, shown)
     training = _wordings((*own, *relation.training), subject, shown)
     request = EditRequest(
         key=FactKey(subject, record["relation"]),
@@ -104,7 +104,7 @@ def _case(record: Mapping[str, Any], relation: Relation) -> Case:
         new_aliases=(),
         old=record["old"],
         old_aliases=(),
-        train=tuple(Phrasing(t, is_question(t)) for t in training),
+        train=_phrasings(training),
         held_out=(),
         templates=_templates(training, subject),
         held_out_templates=_templates(_wordings(relation.held_out, subject, shown), subject),
@@ -112,7 +112,11 @@ def _case(record: Mapping[str, Any], relation: Relation) -> Case:
             n for n in relation.neighbours if n.casefold() not in asked and n.casefold() != subject.casefold()
         ),
     )
-    return Case(record["id"], request, tuple(Phrasing(t, is_question(t)) for t in held), neighbours)
+    return Case(record["id"], request, _phrasings(own), _phrasings(held), neighbours)
+
+
+def _phrasings(texts: Sequence[str]) -> tuple[Phrasing, ...]:
+    return tuple(Phrasing(t, is_question(t)) for t in texts)
 
 
 def _wordings(templates: Sequence[str], subject: str, hidden: set[str]) -> list[str]:
@@ -122,7 +126,7 @@ def _wordings(templates: Sequence[str], subject: str, hidden: set[str]) -> list[
 
 def _templates(texts: Sequence[str], subject: str) -> tuple[Phrasing, ...]:
     made = (t.replace(subject, "{subject}") for t in texts)
-    return tuple(Phrasing(t, is_question(t)) for t in made if t.count("{subject}") == 1)
+    return _phrasings([t for t in made if t.count("{subject}") == 1])
 
 
 def run_single(
@@ -160,24 +164,20 @@ def measure_case(lm: LanguageModel, bank: Bank, case: Case, tally: Tally) -> Non
     """The reported suites, on wordings and probes that neither training nor gates used."""
     request, subject = case.request, case.request.key.subject
     report = apart_from(bank.report, request)[:REPORTED]
-    asked = [*request.train, *case.held_out]
-    asked += [Phrasing(q, True) for q, _ in case.neighbours]
-    asked += [Phrasing(q.question, True) for q in report]
-    said = answers(lm, asked, max_new_tokens=MEASURED_TOKENS)
-    fact, around = (
-        said[: -len(case.neighbours) - len(report)],
-        said[len(request.train) + len(case.held_out) :],
-    )
-    kinds = [classify(a, request.new, (), request.old, (), subject=subject) for a in fact]
-    n = len(request.train)
+    fact = [*case.train, *case.held_out]
+    around = [Phrasing(q, True) for q in (*(q for q, _ in case.neighbours), *(q.question for q in report))]
+    said = answers(lm, [*fact, *around], max_new_tokens=MEASURED_TOKENS)
+    kinds = [classify(a, request.new, (), request.old, (), subject=subject) for a in said[: len(fact)]]
+    n = len(case.train)
     tally.add("new_train", [k is AnswerKind.NEW for k in kinds[:n]])
     tally.add("new_held", [k is AnswerKind.NEW for k in kinds[n:]])
     tally.add("old_gone", [k not in {AnswerKind.OLD, AnswerKind.BOTH} for k in kinds])
+    kept = said[len(fact) :]
     pairs = [(q[1], ()) for q in case.neighbours] + [(q.answer, q.aliases) for q in report]
-    right = [matches(a, expected, aliases) for a, (expected, aliases) in zip(around, pairs, strict=True)]
+    right = [matches(a, expected, aliases) for a, (expected, aliases) in zip(kept, pairs, strict=True)]
     tally.add("neighbours", right[: len(case.neighbours)])
     tally.add("unrelated", right[len(case.neighbours) :])
-    tally.add("over_refusal", [is_unsure(a) for a in around])
+    tally.add("over_refusal", [is_unsure(a) for a in kept])
 
 
 def point(tally: Tally, *, n_edits: int, cases: int) -> dict[str, Any]:
