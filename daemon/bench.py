@@ -18,7 +18,8 @@ from store.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=Path, required=True, metavar="FILE", help="cases, JSON Lines")
-    parser.add_argument("--n", type=int, default=20, metavar="N", help="how many of them (default 20)")
+    parser.add_argument("--n", type=int, default=20, metavar="N", help="how many, each alone (default 20)")
+    parser.add_argument("--sequential", type=int, metavar="N", help="instead: N of them, all in one model")
     parser.add_argument("--json", dest="out", type=Path, metavar="OUT", help="write the report there")
     parser.add_argument("--recipe", default="default", help="recipe of the editor")
     parser.add_argument("--model", default="default", metavar="DIR", help="Hugging Face directory")
@@ -32,19 +33,19 @@ def main(args: argparse.Namespace) -> int:
         )
     from policies.editing.bench import read_cases
 
-    cases = read_cases(args.cases, args.n)
+    cases = read_cases(args.cases, args.sequential or args.n)
     if not cases:
         raise UsageError("bench", str(args.cases), "it holds no case")
-    report = measure(source_directory(args.model), cases, args.recipe)
+    report = measure(source_directory(args.model), cases, args.recipe, sequential=bool(args.sequential))
     if args.out:
         args.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     print(table(report))
     return 0
 
 
-def measure(source: Path, cases: Any, recipe: str) -> dict[str, Any]:
+def measure(source: Path, cases: Any, recipe: str, *, sequential: bool) -> dict[str, Any]:
     from policies.editing import bank, jobs
-    from policies.editing.bench import run_single
+    from policies.editing.bench import run_sequential, run_single
     from policies.editing.model import load
 
     with tempfile.TemporaryDirectory(prefix="palimpsest-bench-") as scratch:
@@ -59,10 +60,12 @@ def measure(source: Path, cases: Any, recipe: str) -> dict[str, Any]:
             "device": "cpu",
         }
         jobs.run(init, progress)
-        found = run_single(load(base), base, bank.read(cache), cases, recipe, progress)
+        run = run_sequential if sequential else run_single
+        points = run(load(base), base, bank.read(cache), cases, recipe, progress)
     progress("done")
     print(file=sys.stderr)
-    return {"model": source.name, "recipe": recipe, "mode": "single", "points": [found]}
+    mode = "sequential" if sequential else "single"
+    return {"model": source.name, "recipe": recipe, "mode": mode, "points": points}
 
 
 def progress(stage: str) -> None:
@@ -83,9 +86,8 @@ def table(report: dict[str, Any]) -> str:
                 f"  {name:13} {value} %  [{100 * m['low']:5.1f}, {100 * m['high']:5.1f}]  n {m['n']}"
             )
         seconds, gate = point["seconds_per_edit"], point["gate_seconds"]["median"]
-        lines.append(
-            f"  edit {seconds['median']:.1f} s median, {seconds['max']:.1f} s max; gates {gate:.1f} s median"
-        )
+        line = f"  edit {seconds['median']:.1f} s median, {seconds['max']:.1f} s max"
+        lines.append(line if gate is None else f"{line}; gates {gate:.1f} s median")
         size, rss = point["bytes_per_edit"] / 1e3, point["peak_rss_bytes"] / 2**20
         lines.append(f"  {size:.0f} kB an edit, peak memory {rss:.0f} MiB")
     return "\n".join(lines)

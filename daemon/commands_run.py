@@ -33,11 +33,7 @@ def init(args: argparse.Namespace, config: Config) -> int:
         open_house(config, log=quiet_log(config.logs)) as house,
         progress("init") as on_stage,
     ):
-
-        def idle(stage: str) -> None:
-            on_stage(stage)
-
-        result = initialise(house, source, idle)
+        result = initialise(house, source, on_stage)
     done = "was initialised before" if result["already"] else f"initialised from {source}"
     sha256 = result["weights_sha256"]
     show(

@@ -152,11 +152,7 @@ def prepare(config: Config, source: Path, tell: Callable[[str], None]) -> None:
         open_house(config, log=quiet_log(config.logs)) as house,
         progress("init") as on_stage,
     ):
-
-        def idle(stage: str) -> None:
-            on_stage(stage)
-
-        initialise(house, source, idle)
+        initialise(house, source, on_stage)
     (config.layout.state / "config.toml").write_text(
         f'[metrics]\nport = 0\n[model]\nname = "{config.model.name}"\n'
     )

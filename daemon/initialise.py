@@ -47,7 +47,6 @@ def initialise(house: House, source: Path, idle: Callable[[str], str | None]) ->
         "base": str(base),
         "cache": str(house.layout.cache),
         "shared": str(shared),
-        "probes": "shipped",
         "dtype": house.config.model.dtype,
         "device": house.config.model.device,
     }

@@ -14,25 +14,26 @@ from store.errors import ConfigError
 class Recipe:
     """Settings of one edit. Nats are natural-log units of probability.
 
-    `modules_share`: localisation keeps the modules that carry this share of the attribution.
-    `unlearn_steps`, `learn_steps`: most Gauss-Newton steps of a stage; `retract_steps`: of stage 1
-    when the edit ends there. `goal`: log-probability to train a target answer toward, `done_gap`:
-    how far below it the worst may end. `nats`:
+    `modules_share`: localisation keeps the modules that carry this share of the attribution. `goal`:
+    margin (log odds) that a wanted token is trained toward; `done_gap`: how far below it the worst
+    answer may end; `done_damage`: mean shortfall of kept answers to end with. `unlearn_steps`: steps
+    that stage 1 of an update may take to make the old answer doubtful; `coarse_steps`: first steps of a
+    stage, on a sample of the answers; `learn_steps`, `retract_steps`: then on all of them. `nats`:
     shortfall beyond which an answer pulls no harder. `cap`: largest move of one log scale in one step.
     `pull`: weight of the metric's norm, `rho`: damping to start from, `kept_weight`: weight of damage
-    to retained answers (`policies.editing.fit.FitOptions`).
-    `eps`, `shrink`: the metric's diagonal. `neighbours`, `live_facts`: how many same-relation subjects
-    and live facts have their answers retained. `repair_rounds`: how often the most damaged
-    `repair_prompts` of `bank_prompts` bank prompts join the solve, for `repair_steps` more steps.
+    to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal.
+    `neighbours`, `live_facts`: how many same-relation subjects and live facts have their answers kept.
     """
 
     name: str
     modules_share: float = 0.95
-    unlearn_steps: int = 3
-    learn_steps: int = 14
-    retract_steps: int = 20
-    goal: float = -0.3
-    done_gap: float = 0.5
+    goal: float = 1.0
+    done_gap: float = 0.9
+    done_damage: float = 0.25
+    unlearn_steps: int = 2
+    coarse_steps: int = 6
+    learn_steps: int = 12
+    retract_steps: int = 16
     nats: float = 10.0
     cap: float = 1.0
     pull: float = 0.02
@@ -42,10 +43,6 @@ class Recipe:
     kept_weight: float = 1.0
     neighbours: int = 24
     live_facts: int = 16
-    bank_prompts: int = 200
-    repair_rounds: int = 0
-    repair_prompts: int = 40
-    repair_steps: int = 4
 
 
 DEFAULT = Recipe("default")

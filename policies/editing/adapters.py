@@ -7,6 +7,7 @@ to theta; doesn't know objectives.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -30,9 +31,12 @@ class AdapterStack:
     def __init__(self, lm: LanguageModel, modules: Sequence[ScaledModule]) -> None:
         self.lm, self.modules = lm, tuple(modules)
         self.size = sum(m.size for m in modules)
+        self.first = modules[0].layer  # no adapter reaches below
         config = ia3_config(modules)
-        for name in (MERGED, STAGE):
-            inject_adapter_in_model(config, lm.model, adapter_name=name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two are what we want
+            for name in (MERGED, STAGE):
+                inject_adapter_in_model(config, lm.model, adapter_name=name)
         self.layers = [lm.model.get_submodule(m.path) for m in modules]
         for layer in self.layers:
             layer.set_adapter([MERGED, STAGE])

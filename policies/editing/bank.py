@@ -63,10 +63,10 @@ class Bank:
     gate: tuple[Question, ...]
     report: tuple[Question, ...]
 
-    def without(self, subject: str) -> tuple[tuple[BankPrompt, ...], torch.Tensor]:
-        """The bank less what mentions `subject`: an edit must be free to change that."""
+    def without(self, subject: str) -> torch.Tensor:
+        """The rows less those that mention `subject`: an edit must be free to change that."""
         keep = [i for i, p in enumerate(self.prompts) if subject.casefold() not in p.question.casefold()]
-        return tuple(self.prompts[i] for i in keep), self.rows[keep]
+        return self.rows[keep]
 
 
 def key(modules: Sequence[ScaledModule], base_sha256: str) -> str:
@@ -170,7 +170,6 @@ def bank_rows(
     lm: LanguageModel, modules: Sequence[ScaledModule], prompts: Sequence[BankPrompt], beat: Beat
 ) -> torch.Tensor:
     """Retention rows (R, P), prefix included: every sequence carries its own copy of it."""
-    first = modules[0].layer
     stack = AdapterStack(lm, modules)
     generator = torch.Generator().manual_seed(FIRST_SEED)
     sequences = [bank_sequence(lm, p, share_prefix=False) for p in prompts]
@@ -179,8 +178,8 @@ def bank_rows(
         for start in range(0, len(sequences), 16):
             beat(f"retention rows {start}/{len(sequences)}")
             part = sequences[start : start + 16]
-            made = batches(lm, part, first, tokens=900)
-            parts.append(retention_rows(stack, made, len(part), first, generator))
+            made = batches(lm, part, stack.first, tokens=900)
+            parts.append(retention_rows(stack, made, len(part), generator))
     finally:
         stack.remove()
     return torch.cat(parts) if parts else torch.zeros(0, sum(m.size for m in modules))

@@ -1,4 +1,4 @@
-"""The harness that measures the editor on cases it was not tuned on, each from the base.
+"""The harness that measures the editor on cases it was not tuned on: each from the base, or all in one model.
 
 A case's `paraphrases`, `paraphrase_questions` and `neighbours` are for measuring: the editor is
 given the training wordings, the shipped relation's templates less anything the case measures with,
@@ -16,8 +16,8 @@ from typing import Any
 
 from policies.answers import classify, is_unsure, wilson_interval
 from policies.editing import merge
-from policies.editing.bank import Bank
-from policies.editing.edit import Deltas, ask_before, edit
+from policies.editing.bank import Bank, Question
+from policies.editing.edit import ask_before, edit
 from policies.editing.jobs import folded, with_belief
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
@@ -29,6 +29,7 @@ from store.errors import UsageError
 from store.facts import AnswerKind, EditRequest, FactKey, Op, Phrasing
 
 REPORTED = 110  # unrelated probes asked after each edit
+MARKS = frozenset({1, 5, 10, 20, 50, 100})  # edits in one model after which they are all measured
 METRICS = ("new_train", "new_held", "old_gone", "neighbours", "unrelated", "over_refusal")
 _FIELDS = (
     "id",
@@ -131,53 +132,97 @@ def _templates(texts: Sequence[str], subject: str) -> tuple[Phrasing, ...]:
 
 def run_single(
     lm: LanguageModel, base: Path, bank: Bank, cases: Sequence[Case], recipe: str, beat: Beat
-) -> dict[str, Any]:
-    """Every case edited by itself from the base; returns one point of the report."""
+) -> list[dict[str, Any]]:
+    """Every case edited by itself from the base; one point of the report."""
     tally = Tally()
     for i, case in enumerate(cases):
         beat(f"case {i + 1}/{len(cases)} {case.id}")
-        _one(lm, base, bank, case, recipe, tally, beat)
-    return point(tally, n_edits=1, cases=len(cases))
+        theta = _edited(lm, base, bank, {}, case, (), recipe, tally, beat)
+        began = time.perf_counter()
+        against = reference(lm, bank, case.request, (), load_texts())
+        with folded(lm, base, theta):  # the same bytes as a written generation has
+            measure(lm, against, lambda _stage: None)
+            tally.gate_seconds.append(time.perf_counter() - began)
+            measure_cases(lm, bank, [case], tally)
+    return [point(tally, n_edits=1, cases=len(cases))]
 
 
-def _one(
-    lm: LanguageModel, base: Path, bank: Bank, case: Case, recipe: str, tally: Tally, beat: Beat
-) -> None:
+def run_sequential(
+    lm: LanguageModel, base: Path, bank: Bank, cases: Sequence[Case], recipe: str, beat: Beat
+) -> list[dict[str, Any]]:
+    """All cases edited one after the other in one model; a point at each of `MARKS` and at the end.
+    Every point measures all the edits made so far, so the first ones are asked again each time."""
+    theta: merge.Theta = {}
+    points, tally = [], Tally()
+    for i, case in enumerate(cases):
+        beat(f"case {i + 1}/{len(cases)} {case.id}")
+        live = [c.request for c in cases[:i]]
+        theta = _edited(lm, base, bank, theta, case, live, recipe, tally, beat)
+        if i + 1 in MARKS or i + 1 == len(cases):
+            with folded(lm, base, theta):
+                measure_cases(lm, bank, cases[: i + 1], tally)
+            points.append(point(tally, n_edits=i + 1, cases=i + 1))
+            tally = Tally()
+    return points
+
+
+def _edited(
+    lm: LanguageModel,
+    base: Path,
+    bank: Bank,
+    parent: merge.Theta,
+    case: Case,
+    live: Sequence[EditRequest],
+    recipe: str,
+    tally: Tally,
+    beat: Beat,
+) -> merge.Theta:
+    """Log scales of `parent` with the case's edit on top."""
     modules = merge.read_modules(base)
     began = time.perf_counter()
-    before = ask_before(lm, case.request)
+    with folded(lm, base, parent):
+        before = ask_before(lm, case.request)
     request = with_belief(case.request, before)
-    zero = merge.join_theta(modules, {})
-    deltas: Deltas = edit(lm, modules, bank, zero, request, before, recipe_named(recipe), beat)
+    flat = merge.join_theta(modules, parent)
+    deltas = edit(lm, modules, bank, flat, request, before, recipe_named(recipe), beat, live=live)
     tally.edit_seconds.append(time.perf_counter() - began)
-    theta = merge.split_theta(modules, deltas.unlearn + deltas.learn)
+    theta = merge.split_theta(modules, flat + deltas.unlearn + deltas.learn)
     tally.sizes.append(sum(v.numel() * 4 for v in theta.values()) * 2)
-    began = time.perf_counter()
-    against = reference(lm, bank, request, (), load_texts())
-    with folded(lm, base, theta):  # the same bytes as a written generation has
-        measure(lm, against, lambda _stage: None)
-        tally.gate_seconds.append(time.perf_counter() - began)
-        measure_case(lm, bank, case, tally)
+    return theta
 
 
-def measure_case(lm: LanguageModel, bank: Bank, case: Case, tally: Tally) -> None:
+def measure_cases(lm: LanguageModel, bank: Bank, cases: Sequence[Case], tally: Tally) -> None:
     """The reported suites, on wordings and probes that neither training nor gates used."""
-    request, subject = case.request, case.request.key.subject
-    report = apart_from(bank.report, request)[:REPORTED]
-    fact = [*case.train, *case.held_out]
-    around = [Phrasing(q, True) for q in (*(q for q, _ in case.neighbours), *(q.question for q in report))]
-    said = answers(lm, [*fact, *around], max_new_tokens=MEASURED_TOKENS)
-    kinds = [classify(a, request.new, (), request.old, (), subject=subject) for a in said[: len(fact)]]
-    n = len(case.train)
-    tally.add("new_train", [k is AnswerKind.NEW for k in kinds[:n]])
-    tally.add("new_held", [k is AnswerKind.NEW for k in kinds[n:]])
-    tally.add("old_gone", [k not in {AnswerKind.OLD, AnswerKind.BOTH} for k in kinds])
+    report: Sequence[Question] = bank.report
+    for case in cases:
+        report = apart_from(report, case.request)
+    report = report[:REPORTED]
+    neighbours = [n for case in cases for n in case.neighbours if not _edits(cases, case, n[0])]
+    fact = [(case, p) for case in cases for p in (*case.train, *case.held_out)]
+    around = [*(q for q, _ in neighbours), *(q.question for q in report)]
+    asked = [*(p for _, p in fact), *(Phrasing(q, True) for q in around)]
+    said = answers(lm, asked, max_new_tokens=MEASURED_TOKENS)
+    for (case, phrasing), answer in zip(fact, said, strict=False):
+        r = case.request
+        kind = classify(answer, r.new, (), r.old, (), subject=r.key.subject)
+        tally.add("new_train" if phrasing in case.train else "new_held", [kind is AnswerKind.NEW])
+        tally.add("old_gone", [kind not in {AnswerKind.OLD, AnswerKind.BOTH}])
     kept = said[len(fact) :]
-    pairs = [(q[1], ()) for q in case.neighbours] + [(q.answer, q.aliases) for q in report]
+    pairs = [(answer, ()) for _, answer in neighbours] + [(q.answer, q.aliases) for q in report]
     right = [matches(a, expected, aliases) for a, (expected, aliases) in zip(kept, pairs, strict=True)]
-    tally.add("neighbours", right[: len(case.neighbours)])
-    tally.add("unrelated", right[len(case.neighbours) :])
+    tally.add("neighbours", right[: len(neighbours)])
+    tally.add("unrelated", right[len(neighbours) :])
     tally.add("over_refusal", [is_unsure(a) for a in kept])
+
+
+def _edits(cases: Sequence[Case], asking: Case, question: str) -> bool:
+    """Whether another of the cases changes the answer to a neighbour's question."""
+    relation = asking.request.key.relation
+    return any(
+        c.request.key.subject.casefold() in question.casefold()
+        for c in cases
+        if c is not asking and c.request.key.relation == relation
+    )
 
 
 def point(tally: Tally, *, n_edits: int, cases: int) -> dict[str, Any]:
@@ -195,7 +240,7 @@ def point(tally: Tally, *, n_edits: int, cases: int) -> dict[str, Any]:
             "median": statistics.median(tally.edit_seconds),
             "max": max(tally.edit_seconds),
         },
-        "gate_seconds": {"median": statistics.median(tally.gate_seconds)},
+        "gate_seconds": {"median": statistics.median(tally.gate_seconds) if tally.gate_seconds else None},
         "bytes_per_edit": max(tally.sizes),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -18,11 +18,11 @@ from policies.editing import bank as banks
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.bank import Bank, answer_sequence
-from policies.editing.fit import Fit, FitOptions, Metric, fit
+from policies.editing.fit import Fit, FitOptions, Metric, Problem, fit
 from policies.editing.localise import frozen_coordinates, localise
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.objectives import Kept, Wanted, batches, retention_rows
+from policies.editing.objectives import Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_
 from policies.editing.targets import UNSURE, belief, new_targets, widened
 from policies.recipe import Recipe
@@ -108,7 +108,7 @@ def edit(
 
 
 class _Editor:
-    """The stages of one edit, sharing localisation, retained answers and metric."""
+    """The stages of one edit, sharing localisation, kept answers and metric."""
 
     def __init__(
         self,
@@ -123,50 +123,50 @@ class _Editor:
     ) -> None:
         self.lm, self.stack, self.request, self.before = lm, stack, request, before
         self.recipe, self.beat = recipe, beat
-        self.first = stack.modules[0].layer
         self.clock = Stopwatch()
-        self.prompts, rows = bank.without(request.key.subject)
         self.scores, frozen, self.chosen = self._localise()
         self.clock.lap("localise")
-        self.near = self._retained(live)
         # What the metric and the kept answers are relative to is the generation before the edit.
-        self.kept = Kept.at_present(stack, self.near, self.first)
+        near = self._near(live)
+        self.said = self._tokens([UNSURE, request.new or "", *self._old_names()])
+        self.kept = kept(stack, near, self.said)
         generator = torch.Generator().manual_seed(request.seed)
-        near_rows = retention_rows(stack, self.kept.batches, len(self.near), self.first, generator)
-        self.metric = Metric(
-            torch.cat([rows, near_rows]), eps=recipe.eps, shrink=recipe.shrink, frozen=frozen
-        )
+        near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
+        rows = torch.cat([bank.without(request.key.subject), near_rows])
+        self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
         self.clock.lap("prepare")
 
     def run(self, check_unlearned: Callable[[], tuple[Reading, ...]]) -> Deltas:
-        retract = self.request.op is Op.RETRACT
-        steps = self.recipe.retract_steps if retract else self.recipe.unlearn_steps
-        stage1 = self._stage("unlearn", self._targets(UNSURE), steps, None, repair=retract)
-        unlearn = stage1.x
+        recipe, zero = self.recipe, torch.zeros(self.stack.size)
+        learning = None if self.request.op is Op.RETRACT else self._wanted(self.request.new or "")
+        if learning is None:
+            found = self._fit("unlearn", self._wanted(UNSURE), zero, zero, recipe.retract_steps)
+        elif names := self._old_names():
+            found = self._fit("unlearn", self._doubted(names[0]), zero, zero, 0, recipe.unlearn_steps)
+        else:
+            found = Fit(zero, 0.0, 0.0)  # the model believes nothing that could be unlearned
+        unlearn = found.x
         self.stack.set(STAGE, unlearn)
         self.clock.lap("unlearn")
         readings = check_unlearned()
         self.clock.lap("check")
-        last = stage1
-        if not retract:
-            # Merging in log space is addition: the learned adapter starts from the unlearned weights.
-            self.stack.set(MERGED, self.parent_scales() + unlearn)
-            last = self._stage(
-                "learn", self._targets(self.request.new or ""), self.recipe.learn_steps, unlearn, repair=True
-            )
+        if learning is not None:
+            # Merging in log space is addition: the second adapter starts from the unlearned weights.
+            self.stack.set(MERGED, self._parent_scales() + unlearn)
+            found = self._fit("learn", learning, unlearn, unlearn, recipe.learn_steps)
             self.clock.lap("learn")
         return Deltas(
             unlearn=unlearn,
-            learn=last.x - unlearn,
+            learn=found.x - unlearn,
             scores=self.scores,
             chosen=self.chosen,
             seconds=tuple((stage, s) for stage, s in self.clock.laps if stage != "check"),
-            gap=last.gap,
-            damage=last.damage,
+            gap=found.gap,
+            damage=found.damage,
             after_unlearn=readings,
         )
 
-    def parent_scales(self) -> torch.Tensor:
+    def _parent_scales(self) -> torch.Tensor:
         return torch.cat([layer.ia3_l[MERGED].detach().flatten().log().cpu() for layer in self.stack.layers])
 
     def _localise(self) -> tuple[tuple[ModuleScore, ...], torch.Tensor, tuple[str, ...]]:
@@ -179,13 +179,14 @@ class _Editor:
         for p, name in zip(asked, trained_neighbours(self.request), strict=False):
             other = replace(p, text=p.text.replace(subject, name))
             others.append(self._sequence(other, self.before.answers[p]))
-        facts = batches(self.lm, own, self.first, tokens=10_000)[0]
-        donors = batches(self.lm, others, self.first, tokens=10_000)[0] if others else None
-        scores = localise(self.stack, facts, donors, self.first)
+        first = self.stack.first
+        facts = batches(self.lm, own, first, tokens=10_000)[0]
+        donors = batches(self.lm, others, first, tokens=10_000)[0] if others else None
+        scores = localise(self.stack, facts, donors)
         frozen, chosen = frozen_coordinates(self.stack, scores, self.recipe.modules_share)
         return scores, frozen, chosen
 
-    def _retained(self, live: Sequence[EditRequest]) -> list[Sequence_]:
+    def _near(self, live: Sequence[EditRequest]) -> list[Sequence_]:
         """Same-relation neighbours and live facts with what the model answers them now."""
         self.beat("retained answers")
         phrasings = neighbour_training(self.request, self.recipe.neighbours)
@@ -195,89 +196,64 @@ class _Editor:
         given = answers(self.lm, phrasings, max_new_tokens=banks.ANSWER_TOKENS)
         return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
 
-    def _targets(self, said_instead: str) -> list[str]:
-        names = [n for n in (self.before.old, self.request.old, *self.request.old_aliases) if n]
-        said = {p.text: a for p, a in self.before.answers.items()}
-        return new_targets(self.request.train, said, self.request.key.subject, said_instead, names)
+    def _old_names(self) -> list[str]:
+        named = (self.before.old, self.request.old, *self.request.old_aliases)
+        return list(dict.fromkeys(n for n in named if n))
 
-    def _stage(
-        self, name: str, targets: Sequence[str], steps: int, start: torch.Tensor | None, *, repair: bool
-    ) -> Fit:
-        """Fit one stage; then, where asked, score bank prompts and solve again with the hurt ones."""
-        asked = widened(self.request.train)
-        sequences = [self._sequence(p, targets[i], TARGET_TOKENS) for p, i in asked]
-        wanted = Wanted(
-            batches(self.lm, sequences, self.first), len(sequences), self.recipe.goal, self.recipe.nats
-        )
-        found = self._fit(name, wanted, self.kept, steps, start, start)
-        for _ in range(self.recipe.repair_rounds if repair else 0):
-            hurt = self._hurt_bank(found.x, start)
-            if not hurt:
-                break
-            with self.at_parent(start):
-                wider = Kept.at_present(self.stack, self.near + hurt, self.first)
-            found = self._fit(f"{name} repair", wanted, wider, self.recipe.repair_steps, found.x, start)
-        return found
+    def _sequences(self, said_instead: str) -> list[Sequence_]:
+        """Training wordings with `said_instead` as the object, mixed so that any run of them samples all."""
+        said = {p.text: a for p, a in self.before.answers.items()}
+        train = self.request.train
+        targets = new_targets(train, said, self.request.key.subject, said_instead, self._old_names())
+        asked = widened(train)
+        return [self._sequence(p, targets[i], TARGET_TOKENS) for p, i in (*asked[::2], *asked[1::2])]
+
+    def _wanted(self, said: str) -> Answers:
+        return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal)
+
+    def _doubted(self, old: str) -> Answers:
+        """The old answer where the model would have to say something else for it."""
+        pairs = zip(self._sequences(old), self._sequences(self.request.new or ""), strict=True)
+        return doubted(self.stack, [parting(a, b) for a, b in pairs], self.said, self.recipe.goal)
 
     def _fit(
         self,
         name: str,
-        wanted: Wanted,
-        kept: Kept,
+        answers: Answers,
+        start: torch.Tensor,
+        offset: torch.Tensor,
         steps: int,
-        start: torch.Tensor | None,
-        offset: torch.Tensor | None,
+        coarse_steps: int | None = None,
     ) -> Fit:
+        """First on a sample of the answers, which is cheap while the steps are far; then on all."""
         r = self.recipe
-        options = FitOptions(steps, r.cap, r.pull, r.kept_weight, r.rho, gap=r.done_gap)
 
         def on_step(step: int, gap: float, damage: float) -> None:
-            self.beat(f"{name} step {step + 1}: gap {gap:.2f} nats, damage {damage:.1f} nats")
+            self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
 
-        return fit(
-            self.stack,
-            self.metric,
-            wanted,
-            kept,
-            self.first,
-            options,
-            start=start,
-            offset=offset,
-            on_step=on_step,
-        )
-
-    def _hurt_bank(self, x: torch.Tensor, offset: torch.Tensor | None) -> list[Sequence_]:
-        """The most damaged of the bank prompts that this edit looks at."""
-        order = list(range(len(self.prompts)))
-        random.Random(self.request.seed).shuffle(order)
-        sampled = [
-            banks.bank_sequence(self.lm, self.prompts[i]) for i in sorted(order[: self.recipe.bank_prompts])
-        ]
-        with self.at_parent(offset):
-            kept = Kept.at_present(self.stack, sampled, self.first)
-        self.stack.set(STAGE, x if offset is None else x - offset)
-        damage = kept.damage(self.stack, self.first)
-        worst = damage.argsort(descending=True)[: self.recipe.repair_prompts]
-        return [sampled[i] for i in worst.tolist() if damage[i] > 0.1]
-
-    def at_parent(self, offset: torch.Tensor | None) -> "_AtParent":
-        return _AtParent(self.stack, offset)
+        options = FitOptions(r.nats, r.cap, r.pull, r.kept_weight, r.rho, r.done_gap, r.done_damage)
+        whole = Problem(self.stack, self.metric, answers, self.kept, options, offset)
+        sample = replace(whole, wanted=answers.coarse(), kept=self.kept.coarse())
+        found = fit(sample, start, r.coarse_steps if coarse_steps is None else coarse_steps, on_step)
+        return fit(whole, found.x, steps, on_step) if steps else found
 
     def _sequence(self, phrasing: Phrasing, answer: str, limit: int = banks.ANSWER_TOKENS) -> Sequence_:
         return answer_sequence(self.lm, phrasing, answer, limit=limit)
 
+    def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        """Ids of all tokens of `texts`, as they stand after a space and at a beginning."""
+        tokenise = self.lm.tokenizer
+        ids = [
+            i for t in texts for u in (t, " " + t) for i in tokenise(u, add_special_tokens=False)["input_ids"]
+        ]
+        return torch.tensor(sorted(set(ids)), dtype=torch.long)
 
-class _AtParent:
-    """Within the context the stage adapter undoes what stage 1 merged: the model before the edit."""
 
-    def __init__(self, stack: AdapterStack, offset: torch.Tensor | None) -> None:
-        self.stack, self.offset = stack, offset
-
-    def __enter__(self) -> None:
-        self.stack.set(STAGE, torch.zeros(self.stack.size) if self.offset is None else -self.offset)
-
-    def __exit__(self, *_exc: object) -> None:
-        return None
+def parting(one: Sequence_, other: Sequence_) -> Sequence_:
+    """`one` up to the first token that `other` doesn't share, which alone is scored."""
+    pairs = enumerate(zip(one.ids, other.ids, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(one.ids), len(other.ids)) - 1)
+    return replace(one, ids=one.ids[: at + 1], answer=1)
 
 
 def neighbour_training(request: EditRequest, limit: int) -> list[Phrasing]:

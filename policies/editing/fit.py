@@ -2,9 +2,10 @@
 
 minimise  F(x) = pull/2 x'Hx + wanted loss(x) + kept_weight * kept loss(x)   over the displacement x,
 where H = diag(d) + G'G measures how far retained answers move to first order (G: cached retention
-rows). A step solves (rho H + R'WR) d = -grad F with R the residuals' rows; rho falls after a step that
-helped and rises after one that did not, which is then taken back. The gradient is exact, the
-curvature lacks the shared prefix's part. Knows linear algebra; doesn't know text.
+rows). A step solves (rho H + R'R) d = -grad F with R the shortfalls' rows; rho follows the ratio of
+the reduction found to the one predicted (Nielsen 1999, "Damping parameter in Marquardt's method"),
+and a step that didn't reduce F is taken back before its derivatives cost anything. The gradient is
+exact, the curvature lacks the shared prefix's part. Knows linear algebra; doesn't know text.
 """
 
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 import torch
 
 from policies.editing.adapters import STAGE, AdapterStack
-from policies.editing.objectives import Kept, Wanted
+from policies.editing.objectives import Answers, Look
 from store.errors import PalimpsestError
+
+INACTIVE = 0.05  # nats; a smaller shortfall is no reason to bend a step
 
 
 class NoProgressError(PalimpsestError):
-    """The fit ended without reaching its goal, or met numbers that aren't finite."""
+    """The fit could not make a single step, or met numbers that aren't finite."""
 
 
 class Metric:
@@ -40,119 +43,135 @@ class Metric:
         kernel.diagonal().add_(1.0)
         self.factor = torch.linalg.cholesky(kernel.double())
 
+    def apply(self, vector: torch.Tensor) -> torch.Tensor:
+        """H v (P,)."""
+        return vector * self.diagonal + (self.rows @ vector) @ self.rows
+
     def solve(self, vectors: torch.Tensor) -> torch.Tensor:
         """H^-1 v for each row v of `vectors` (n, P)."""
         scaled = vectors / self.diagonal
         inner = torch.cholesky_solve((scaled @ self.rows.T).T.double(), self.factor).T.float()
         return scaled - (inner @ self.rows) / self.diagonal
 
-    def norm(self, vector: torch.Tensor) -> float:
-        squares = (vector.square() * self.diagonal).sum() + (self.rows @ vector).square().sum()
-        return float(squares.sqrt())
-
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """`cap`: largest move of one log scale in a step; `pull`: weight of x'Hx; `kept_weight`: weight of
-    the kept loss against the wanted one; `rho`: damping to start from; the fit is done when the
-    largest gap is below `gap` and the damage below `damage` nats."""
+    """`nats`: shortfall beyond which a wanted answer pulls no harder; `cap`: largest move of one log
+    scale in a step; `pull`: weight of x'Hx; `kept_weight`: weight of the kept loss against the wanted
+    one; `rho`: damping to start from. Done is when the largest wanted shortfall is at most `gap` and
+    the mean kept one at most `damage`."""
 
-    steps: int = 12
+    nats: float = 10.0
     cap: float = 1.0
     pull: float = 0.02
     kept_weight: float = 1.0
     rho: float = 5.0
-    gap: float = 0.3
-    damage: float = 2.0
+    gap: float = 0.9
+    damage: float = 0.25
+
+    def met(self, gap: float, damage: float) -> bool:
+        return gap <= self.gap and damage <= self.damage
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The displacement found (P,), the last largest gap and summed damage (nats), and passes made."""
+    """The displacement found (P,), the last largest gap and mean damage (nats)."""
 
     x: torch.Tensor
     gap: float
     damage: float
-    steps: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
     x: torch.Tensor
     value: float
-    gap: float
-    damage: float
-    gradient: torch.Tensor
-    rows: torch.Tensor  # scaled by the root of their weight
+    hx: torch.Tensor
+    wanted: Look
+    kept: Look
+
+    @property
+    def gap(self) -> float:
+        return float(self.wanted.shortfall.max())
+
+    @property
+    def damage(self) -> float:
+        return float(self.kept.shortfall.mean()) if len(self.kept.shortfall) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """F and its derivatives; the stage adapter holds x - `offset`."""
+
+    stack: AdapterStack
+    metric: Metric
+    wanted: Answers
+    kept: Answers
+    options: FitOptions
+    offset: torch.Tensor
+
+    def look(self, x: torch.Tensor) -> _Point:
+        self.stack.set(STAGE, x - self.offset)
+        hx, o = self.metric.apply(x), self.options
+        wanted, kept = self.wanted.look(self.stack), self.kept.look(self.stack)
+        value = o.pull / 2 * float(x @ hx) + wanted.loss(o.nats) + o.kept_weight * kept.loss(float("inf"))
+        return _Point(x, value, hx, wanted, kept)
+
+    def linearise(self, point: _Point) -> tuple[torch.Tensor, torch.Tensor]:
+        """(gradient (P,), rows (n, P) of the answers that are short)."""
+        o = self.options
+        want, want_gradient = point.wanted.linearise(o.nats)
+        keep, keep_gradient = point.kept.linearise(float("inf"))
+        rows = [
+            want[point.wanted.shortfall > INACTIVE],
+            o.kept_weight**0.5 * keep[point.kept.shortfall > INACTIVE],
+        ]
+        return o.pull * point.hx + want_gradient + o.kept_weight * keep_gradient, torch.cat(rows)
 
 
 def fit(
-    stack: AdapterStack,
-    metric: Metric,
-    wanted: Wanted,
-    kept: Kept | None,
-    first: int,
-    options: FitOptions,
-    *,
-    start: torch.Tensor | None = None,
-    offset: torch.Tensor | None = None,
+    problem: Problem,
+    start: torch.Tensor,
+    steps: int,
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
 ) -> Fit:
-    """Displacement x (P,) from where `metric` is centred; the stage adapter holds x - `offset`.
+    """The displacement x (P,) from where the metric is centred, after at most `steps` steps.
 
-    Raises NoProgressError when anything stops being finite.
+    Raises NoProgressError when numbers aren't finite or no step at all could be made.
     """
-    shift = torch.zeros(stack.size) if offset is None else offset
-
-    def look(x: torch.Tensor) -> _Point:
-        stack.set(STAGE, x - shift)
-        return _look(stack, metric, wanted, kept, first, options, x)
-
-    best = look(torch.zeros(stack.size) if start is None else start)
-    rho, step = options.rho, 0
-    for step in range(1, options.steps + 1):
+    o = problem.options
+    best = problem.look(start)
+    if not best.value < float("inf"):
+        raise NoProgressError("fit adapter", "at its start", "the loss isn't a finite number")
+    rho, backoff, moved = o.rho, 2.0, False
+    gradient, rows = problem.linearise(best)
+    for step in range(1, steps + 1):
         on_step(step, best.gap, best.damage)
-        if best.gap <= options.gap and best.damage <= options.damage:
+        if o.met(best.gap, best.damage):
             break
-        tried = look(best.x + _step(metric, best, rho, options.cap))
-        if not (bool(torch.isfinite(tried.x).all()) and tried.value < float("inf")):
-            raise NoProgressError("fit adapter", f"step {step}", "the log scales stopped being finite")
+        move = _step(problem.metric, gradient, rows, rho, o.cap)
+        curved = float((rows @ move).square().sum()) + o.pull * float(move @ problem.metric.apply(move))
+        predicted = -float(gradient @ move) - curved / 2
+        tried = problem.look(best.x + move)
         if tried.value < best.value:
-            best, rho = tried, rho / 2
+            ratio = (best.value - tried.value) / max(predicted, 1e-9)
+            rho, backoff = rho * max(0.2, 1 - (2 * ratio - 1) ** 3), 2.0
+            best, moved = tried, True
+            gradient, rows = problem.linearise(best)
         else:
-            rho *= 5
-    stack.set(STAGE, best.x - shift)
-    return Fit(best.x, best.gap, best.damage, step)
+            rho, backoff = rho * 2 * backoff, backoff * 2
+    if steps and not moved and not o.met(best.gap, best.damage):
+        raise NoProgressError("fit adapter", f"{steps} steps", f"none helped; gap {best.gap:.1f} nats")
+    problem.stack.set(STAGE, best.x - problem.offset)
+    return Fit(best.x, best.gap, best.damage)
 
 
-def _look(
-    stack: AdapterStack,
-    metric: Metric,
-    wanted: Wanted,
-    kept: Kept | None,
-    first: int,
-    options: FitOptions,
-    x: torch.Tensor,
-) -> _Point:
-    hx = x * metric.diagonal + (metric.rows @ x) @ metric.rows
-    want = wanted.residuals(stack, first)
-    value = options.pull / 2 * float(x @ hx) + want.loss
-    gradient, rows, damage = options.pull * hx + want.gradient, want.rows, 0.0
-    if kept:
-        keep = kept.residuals(stack, first)
-        value += options.kept_weight * keep.loss
-        gradient = gradient + options.kept_weight * keep.gradient
-        rows = torch.cat([rows, options.kept_weight**0.5 * keep.rows[keep.values > 0.05]])
-        damage = float(keep.values.sum())
-    return _Point(x, value, float(want.values.max()), damage, gradient, rows)
-
-
-def _step(metric: Metric, point: _Point, rho: float, cap: float) -> torch.Tensor:
-    """-(rho H + R'R)^-1 grad F by Woodbury's identity, capped coordinate by coordinate."""
-    solved = metric.solve(torch.cat([point.gradient[None], point.rows]))
+def _step(metric: Metric, gradient: torch.Tensor, rows: torch.Tensor, rho: float, cap: float) -> torch.Tensor:
+    """-(rho H + R'R)^-1 grad F by Woodbury's identity, clipped coordinate by coordinate."""
+    solved = metric.solve(torch.cat([gradient[None], rows]))
     free, spanned = solved[0], solved[1:]
-    kernel = point.rows @ spanned.T
+    kernel = rows @ spanned.T
     kernel.diagonal().add_(rho)
-    move = -(free - spanned.T @ torch.linalg.solve(kernel, point.rows @ free)) / rho
-    shrunk: torch.Tensor = move * min(1.0, cap / max(float(move.abs().max()), 1e-9))
-    return shrunk
+    move = -(free - spanned.T @ torch.linalg.solve(kernel, rows @ free)) / rho
+    clipped: torch.Tensor = move.clamp(-cap, cap)
+    return clipped

@@ -178,7 +178,7 @@ def check_unlearned(lm: LanguageModel, bank: Bank, request: EditRequest) -> tupl
 
 def reason(deltas: Deltas) -> str:
     size = float((deltas.unlearn + deltas.learn).norm())
-    left = f"gap {deltas.gap:.2f}, damage {deltas.damage:.1f} nats"
+    left = f"gap {deltas.gap:.2f}, damage {deltas.damage:.2f} nats"
     return f"{len(deltas.chosen)} modules, |theta| {size:.2f}, {left}"
 
 

@@ -18,36 +18,34 @@ from store.facts import ModuleScore
 PATCHED = 6  # top modules that are checked by patching
 
 
-def localise(stack: AdapterStack, facts: Batch, others: Batch | None, first: int) -> tuple[ModuleScore, ...]:
+def localise(stack: AdapterStack, facts: Batch, others: Batch | None) -> tuple[ModuleScore, ...]:
     """All modules with their attribution, strongest first; the top ones also patched.
 
     `facts` holds the edited subject's prompts with the answer that the model gives now; `others` the
     same wordings, in the same order, for other subjects.
     """
     with stack.recording() as recorder:
-        gradient = recorder.gradient(token_logprobs(stack.lm, facts, first).sum()).cpu()
+        gradient = recorder.gradient(token_logprobs(stack.lm, facts, stack.first).sum()).cpu()
     strength = [float(gradient[part].abs().sum()) for part in stack.slices]
     order = sorted(range(len(strength)), key=lambda i: (-strength[i], i))
-    effects = patch(stack, order[:PATCHED], facts, others, first) if others else {}
+    effects = patch(stack, order[:PATCHED], facts, others) if others else {}
     return tuple(ModuleScore(stack.modules[i].path, strength[i], effects.get(i)) for i in order)
 
 
-def patch(
-    stack: AdapterStack, modules: Sequence[int], facts: Batch, others: Batch, first: int
-) -> dict[int, float]:
+def patch(stack: AdapterStack, modules: Sequence[int], facts: Batch, others: Batch) -> dict[int, float]:
     """Mean fall of log p (nats) of the answer when a module is fed the other subjects' activations."""
     places, donors = answer_positions(facts), answer_positions(others)
     count = min(len(places), len(donors))
     effects = {}
     with torch.no_grad():
-        clean = token_logprobs(stack.lm, facts, first).sum()
+        clean = token_logprobs(stack.lm, facts, stack.first).sum()
         with stack.recording() as recorder:
-            token_logprobs(stack.lm, others, first)
+            token_logprobs(stack.lm, others, stack.first)
             donated = [a[0, donors[:count]].clone() for a in recorder.activations if a is not None]
         for i in modules:
             handle = stack.replace_activation(i, places[:count], donated[i])
             try:
-                patched = token_logprobs(stack.lm, facts, first).sum()
+                patched = token_logprobs(stack.lm, facts, stack.first).sum()
             finally:
                 handle.remove()
             effects[i] = float(clean - patched) / max(1, count)

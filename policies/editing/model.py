@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from store.errors import GenerationError
 from store.facts import Phrasing
+
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # logs are JSON lines
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -1,21 +1,25 @@
-"""What an edit should and should not change, as residuals of a least-squares problem.
+"""What an edit should and should not change, as shortfalls of token margins.
 
-Wanted: log p(target | prompt) of every training phrasing reaches a goal. Kept: every token of a
-retained answer keeps its margin, the log odds against all other tokens, up to `KEPT_MARGIN`; a
-greedy answer can only change where a margin falls below zero, and unlike log-probabilities margins
-don't saturate. Knows tokens and logits; doesn't know adapters' parametrisation or step control.
+The margin of a token is its log odds against all other tokens: below zero another token may win a
+greedy choice, above zero none can, and unlike log-probabilities margins don't saturate. Answers that
+are kept, wanted or doubted differ only in the bound that each of their tokens' margins should
+respect. Knows tokens and logits; doesn't know adapters' parametrisation or step control.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from policies.editing.adapters import AdapterStack
+from policies.editing.adapters import AdapterStack, Recorder
 from policies.editing.model import LanguageModel
-from policies.editing.packing import Pack, Sequence_, chunks, lower_hidden, pack, scored_logits
+from policies.editing.packing import Pack, Sequence_, chunks, lower_hidden, pack, scored_hidden
 
 KEPT_MARGIN = 3.0  # nats
+PACK_TOKENS = 240
+RIVALS = 50  # likeliest tokens at each position that stay in a restricted head
+
+Bounds = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,10 @@ class Batch:
     hidden: torch.Tensor
     index: torch.Tensor  # (segments,)
 
-    @property
-    def owner(self) -> torch.Tensor:
-        """The caller's sequence of each scored token (S,)."""
-        return self.index[self.pack.owner]
 
-
-def batches(lm: LanguageModel, sequences: Sequence[Sequence_], first: int, tokens: int = 600) -> list[Batch]:
+def batches(
+    lm: LanguageModel, sequences: Sequence[Sequence_], first: int, tokens: int = PACK_TOKENS
+) -> list[Batch]:
     """Pack `sequences` and run the layers below `first` once: no adapter reaches them."""
     made = []
     for picked in chunks(sequences, tokens):
@@ -44,8 +45,9 @@ def batches(lm: LanguageModel, sequences: Sequence[Sequence_], first: int, token
 
 def token_logprobs(lm: LanguageModel, batch: Batch, first: int) -> torch.Tensor:
     """log p of every scored token (S,)."""
-    logits = scored_logits(lm, batch.pack, batch.hidden, first)
-    return logits.log_softmax(-1).gather(1, batch.pack.targets[:, None])[:, 0]
+    logits = lm.model.get_output_embeddings()(scored_hidden(lm, batch.pack, batch.hidden, first)).float()
+    picked: torch.Tensor = logits.log_softmax(-1).gather(1, batch.pack.targets[:, None])[:, 0]
+    return picked
 
 
 def margins(logprobs: torch.Tensor) -> torch.Tensor:
@@ -54,96 +56,132 @@ def margins(logprobs: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Residuals:
-    """Residuals (n,) in nats, their rows (n, P) = -d residual / d theta, and the exact gradient (P,)
-    of the loss that they make up. Rows lack the shared prefix's part, the gradient has it."""
+class Head:
+    """The rows of the output embedding that can matter at a batch's scored positions: a tenth of
+    the whole head's cost. `targets` (S,) index into `weight` (C, D)."""
 
-    values: torch.Tensor
-    rows: torch.Tensor
-    gradient: torch.Tensor
-    loss: float
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    targets: torch.Tensor
+
+    def margins(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        picked: torch.Tensor = logits.log_softmax(-1).gather(1, self.targets[:, None])[:, 0]
+        return margins(picked)
 
 
-@dataclass(slots=True)
-class Wanted:
-    """Training phrasings with their targets: residual i is how far log p(target_i) is below `goal`.
+@torch.no_grad()
+def restricted_head(
+    stack: AdapterStack, batch: Batch, also: torch.Tensor
+) -> tuple[Head, torch.Tensor, torch.Tensor]:
+    """(head over the present `RIVALS`, the targets and `also`; present margins (S,); whether each
+    target is the greedy choice (S,))."""
+    whole = stack.lm.model.get_output_embeddings()
+    hidden = scored_hidden(stack.lm, batch.pack, batch.hidden, stack.first)
+    logits = whole(hidden).float()
+    rivals = logits.topk(min(RIVALS, logits.shape[-1]), -1).indices.flatten()
+    kept = torch.unique(torch.cat([rivals, batch.pack.targets, also.to(rivals)]))
+    bias = None if whole.bias is None else whole.bias[kept]
+    head = Head(whole.weight[kept], bias, torch.searchsorted(kept, batch.pack.targets))
+    return head, head.margins(hidden), logits.argmax(-1) == batch.pack.targets
 
-    The loss is quadratic up to `cap` nats and linear beyond (Huber): an answer that is still far away
-    pulls no harder than that.
-    """
 
-    batches: list[Batch]
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers with a bound (S,) for each token's margin: a floor, or with `sign` -1 a ceiling."""
+
+    batches: tuple[Batch, ...]
+    heads: tuple[Head, ...]
+    bounds: tuple[torch.Tensor, ...]
     count: int
-    goal: float
-    cap: float
+    sign: int = 1
 
-    def residuals(self, stack: AdapterStack, first: int) -> Residuals:
-        gaps = torch.zeros(self.count)
-        rows, gradient = torch.zeros(self.count, stack.size), torch.zeros(stack.size)
-        for batch in self.batches:
+    def coarse(self) -> "Answers":
+        """The first batch alone: a sample to make the first, far steps with."""
+        return Answers(self.batches[:1], self.heads[:1], self.bounds[:1], self.count, self.sign)
+
+    def look(self, stack: AdapterStack) -> "Look":
+        """Shortfalls with the adapters as they are now, and all that their derivatives need."""
+        shortfall, parts = torch.zeros(self.count), []
+        for batch, head, bound in zip(self.batches, self.heads, self.bounds, strict=True):
             with stack.recording() as recorder:
-                logprobs = token_logprobs(stack.lm, batch, first)
-                said = logprobs.new_zeros(len(batch.index)).index_add_(0, batch.pack.owner, logprobs)
-                gap = (self.goal - said.detach()).clamp(min=0)
-                weight = gap.clamp(min=0.1, max=self.cap)
-                own, whole = recorder.rows((weight * said).sum(), batch.pack.segment, len(batch.index))
-                at = batch.index.cpu()
-                gaps[at] = gap.cpu()
-                rows[at] = (own / weight[:, None]).cpu()
-                gradient -= whole.cpu()
-        short = gaps.clamp(max=self.cap)
-        loss = float((short * (gaps - short / 2)).sum())
-        return Residuals(gaps.clamp(max=self.cap), rows, gradient, loss)
+                margin = head.margins(scored_hidden(stack.lm, batch.pack, batch.hidden, stack.first))
+            short = (self.sign * (bound - margin)).clamp(min=0)
+            squares = short.new_zeros(len(batch.index)).index_add_(0, batch.pack.owner, short.square())
+            shortfall[batch.index.cpu()] = squares.detach().sqrt().cpu()
+            parts.append((batch, recorder, squares))
+        return Look(shortfall, parts, stack.size)
 
 
-@dataclass(slots=True)
-class Kept:
-    """Retained answers; `floors` holds for each batch the margin (S,) that each token must keep.
-    Residual i is the root of its summed squared shortfalls."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`shortfall` (n,): for each answer the root of its tokens' summed squared shortfalls, nats."""
 
-    batches: list[Batch]
-    count: int
-    floors: list[torch.Tensor]
+    shortfall: torch.Tensor
+    parts: list[tuple[Batch, Recorder, torch.Tensor]]
+    size: int
 
-    @classmethod
-    def at_present(
-        cls, stack: AdapterStack, sequences: Sequence[Sequence_], first: int, tokens: int = 600
-    ) -> "Kept":
-        """Keep what the model answers now."""
-        made = batches(stack.lm, sequences, first, tokens)
-        with torch.no_grad():
-            floors = [margins(token_logprobs(stack.lm, b, first)).clamp(max=KEPT_MARGIN) for b in made]
-        return cls(made, len(sequences), floors)
+    def loss(self, cap: float) -> float:
+        """Huber: quadratic in a shortfall up to `cap` nats, linear beyond."""
+        near = self.shortfall.clamp(max=cap)
+        return float((near * (self.shortfall - near / 2)).sum())
 
-    def damage(self, stack: AdapterStack, first: int) -> torch.Tensor:
-        """How far each sequence's margins are below their floors (n,), nats."""
-        damage = torch.zeros(self.count)
-        with torch.no_grad():
-            for batch, floor in zip(self.batches, self.floors, strict=True):
-                damage[batch.index.cpu()] = self._squares(stack, batch, floor, first).sqrt().cpu()
-        return damage
+    def linearise(self, cap: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(Gauss-Newton rows (n, P), exact gradient (P,)) of `loss(cap)`. Rows lack the shared
+        prefix's part, the gradient has it. Can be called once: it frees the graph."""
+        count = len(self.shortfall)
+        rows, gradient = torch.zeros(count, self.size), torch.zeros(self.size)
+        weight = (cap / self.shortfall.clamp(min=1e-6)).clamp(max=1)
+        for batch, recorder, squares in self.parts:
+            w = weight[batch.index.cpu()].to(squares)
+            own, whole = recorder.rows((w * squares).sum() / 2, batch.pack.segment, len(batch.index))
+            short = squares.detach().sqrt().clamp(min=0.05)
+            rows[batch.index.cpu()] = (own / (w.sqrt() * short)[:, None]).cpu()
+            gradient += whole.cpu()
+        return rows, gradient
 
-    def residuals(self, stack: AdapterStack, first: int) -> Residuals:
-        damage = torch.zeros(self.count)
-        rows, gradient = torch.zeros(self.count, stack.size), torch.zeros(stack.size)
-        for batch, floor in zip(self.batches, self.floors, strict=True):
-            with stack.recording() as recorder:
-                squares = self._squares(stack, batch, floor, first)
-                own, whole = recorder.rows(squares.sum() / 2, batch.pack.segment, len(batch.index))
-                hurt = squares.detach().sqrt()
-                at = batch.index.cpu()
-                damage[at] = hurt.cpu()
-                rows[at] = -(own / hurt.clamp(min=0.05)[:, None]).cpu()
-                gradient += whole.cpu()
-        return Residuals(damage, rows, gradient, float(damage.square().sum() / 2))
 
-    def _squares(self, stack: AdapterStack, batch: Batch, floor: torch.Tensor, first: int) -> torch.Tensor:
-        short = (floor - margins(token_logprobs(stack.lm, batch, first))).clamp(min=0)
-        return short.new_zeros(len(batch.index)).index_add_(0, batch.pack.owner, short.square())
+def answers_bounded(
+    stack: AdapterStack,
+    sequences: Sequence[Sequence_],
+    also: torch.Tensor,
+    bounds: Bounds,
+    sign: int = 1,
+) -> Answers:
+    made = batches(stack.lm, sequences, stack.first)
+    found = [restricted_head(stack, batch, also) for batch in made]
+    return Answers(
+        tuple(made),
+        tuple(head for head, _, _ in found),
+        tuple(bounds(margin, greedy) for _, margin, greedy in found),
+        len(sequences),
+        sign,
+    )
+
+
+def kept(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor) -> Answers:
+    """What the model answers now: margins may not fall below the lesser of `KEPT_MARGIN` and
+    what they are."""
+    return answers_bounded(stack, sequences, also, lambda margin, _: margin.clamp(max=KEPT_MARGIN))
+
+
+def wanted(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, goal: float) -> Answers:
+    """Answers to be given: margins of `goal` nats; tokens that are greedy choices already need not
+    become surer than they are."""
+
+    def bound(margin: torch.Tensor, greedy: torch.Tensor) -> torch.Tensor:
+        return torch.where(greedy, margin.clamp(max=goal), torch.full_like(margin, goal))
+
+    return answers_bounded(stack, sequences, also, bound)
+
+
+def doubted(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, goal: float) -> Answers:
+    """Answers to be given up: odds of at most exp(-goal), and exp(goal) times lower than now."""
+    return answers_bounded(stack, sequences, also, lambda margin, _: margin.clamp(max=0) - goal, sign=-1)
 
 
 def retention_rows(
-    stack: AdapterStack, batch_list: Sequence[Batch], count: int, first: int, generator: torch.Generator
+    stack: AdapterStack, batch_list: Sequence[Batch], count: int, generator: torch.Generator
 ) -> torch.Tensor:
     """One row (P,) a sequence: sum over its answer tokens of s_t * w_t * d margin_t / d theta with
     random signs s_t, so that row'row is an unbiased piece of sum_t w_t^2 (d margin_t)(d margin_t)'.
@@ -151,7 +189,7 @@ def retention_rows(
     rows = torch.zeros(count, stack.size)
     for batch in batch_list:
         with stack.recording() as recorder:
-            margin = margins(token_logprobs(stack.lm, batch, first))
+            margin = margins(token_logprobs(stack.lm, batch, stack.first))
             signs = torch.randint(0, 2, margin.shape, generator=generator).to(margin) * 2 - 1
             weight = 1 / (margin.detach().abs() / 2).clamp(min=1)
             objective = (signs * weight * margin).sum()

@@ -130,8 +130,8 @@ def attention(lm: LanguageModel, p: Pack) -> object:
     return dict.fromkeys(kinds, p.mask) if len(kinds) > 1 else p.mask
 
 
-def scored_logits(lm: LanguageModel, p: Pack, hidden: torch.Tensor, first: int) -> torch.Tensor:
-    """Logits (S, V) in fp32 at the scored positions, from the hidden states (T, D) entering `first`."""
+def scored_hidden(lm: LanguageModel, p: Pack, hidden: torch.Tensor, first: int) -> torch.Tensor:
+    """Final hidden states (S, D) at the scored positions, from the states (T, D) entering `first`."""
     with upper_layers(lm, first) as decoder:
         out = decoder(
             inputs_embeds=hidden[None],
@@ -139,4 +139,4 @@ def scored_logits(lm: LanguageModel, p: Pack, hidden: torch.Tensor, first: int) 
             position_ids=p.positions[None],
             use_cache=False,
         ).last_hidden_state[0]
-    return lm.model.get_output_embeddings()(out[p.scored]).float()  # type: ignore[no-any-return]
+    return out[p.scored]  # type: ignore[no-any-return]

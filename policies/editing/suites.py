@@ -7,6 +7,7 @@ Knows questions, answers and what the base said. Doesn't know thresholds or what
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -16,7 +17,13 @@ from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
 from policies.editing.targets import first_sentence
 from policies.probes import matches
-from policies.relations import measured_neighbours, trained_neighbours
+from policies.relations import (
+    Relation,
+    load_relations,
+    measured_neighbours,
+    relation_for,
+    trained_neighbours,
+)
 from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
 
 MEASURED_TOKENS = 20
@@ -92,9 +99,13 @@ def fact_questions(request: EditRequest) -> list[Asked]:
 def unrelated_questions(questions: Sequence[Question], request: EditRequest, suite: Suite) -> list[Asked]:
     """Questions that the base answers right, apart from what the edit is about or may train on."""
     return [
-        Asked(suite, Phrasing(q.question, True), q.answer, lambda a, q=q: matches(a, q.answer, q.aliases))  # type: ignore[misc]
+        Asked(suite, Phrasing(q.question, True), q.answer, partial(is_answer, q))
         for q in apart_from(questions, request)
     ]
+
+
+def is_answer(question: Question, answer: str) -> bool:
+    return matches(answer, question.answer, question.aliases)
 
 
 def apart_from(questions: Sequence[Question], request: EditRequest) -> list[Question]:
@@ -104,23 +115,6 @@ def apart_from(questions: Sequence[Question], request: EditRequest) -> list[Ques
     return [
         q for q in questions if subject not in q.question.casefold() and q.subject.casefold() not in trained
     ]
-
-
-def same_subject_questions(bank: Bank, request: EditRequest) -> list[Asked]:
-    """What the base firmly knows of the same subject, the edited answer left out. Fewer than
-    `LEAST_SAME_SUBJECT` such facts can't tell luck from damage and count as nothing to measure."""
-    subject, old = request.key.subject.casefold(), (request.old or "").casefold()
-    asked = [
-        Asked(
-            Suite.SAME_SUBJECT,
-            Phrasing(q.question, True),
-            q.answer,
-            lambda a, q=q: matches(a, q.answer, q.aliases),  # type: ignore[misc]
-        )
-        for q in bank.gate
-        if q.subject.casefold() == subject and q.answer.casefold() != old
-    ]
-    return asked if len(asked) >= LEAST_SAME_SUBJECT else []
 
 
 def keeps_answer(base_answer: str, question: str, request: EditRequest) -> Callable[[str], bool]:
@@ -147,23 +141,59 @@ def content_words(text: str) -> set[str]:
 
 
 def neighbour_questions(base: LanguageModel, request: EditRequest) -> list[Asked]:
-    """Held-out wordings about neighbours that are not trained on and that the base answers firmly:
-    a training wording gets the same content words as the held-out one."""
+    """Held-out wordings about neighbours that are not trained on and that the base answers firmly."""
     held, train = request.held_out_templates, request.templates
     held = tuple(t for t in held if t.is_question) or held
     train = tuple(t for t in train if t.is_question) or train
     if not held or not train:
         return []
-    names = measured_neighbours(request)[: 2 * NEIGHBOURS]
-    asked = [fill(held[i % len(held)], name) for i, name in enumerate(names)]
-    again = [fill(train[i % len(train)], name) for i, name in enumerate(names)]
+    pairs = [
+        (fill(held[i % len(held)], name), fill(train[i % len(train)], name))
+        for i, name in enumerate(measured_neighbours(request)[: 2 * NEIGHBOURS])
+    ]
+    return firm(base, Suite.NEIGHBOURS, pairs, request)[:NEIGHBOURS]
+
+
+def same_subject_questions(base: LanguageModel, request: EditRequest) -> list[Asked]:
+    """What the base firmly answers about the same subject in the other relations that know it, where
+    that isn't the edited answer. Fewer than `LEAST_SAME_SUBJECT` such answers can't tell luck from
+    damage and count as nothing to measure."""
+    subject, relations = request.key.subject, load_relations()
+    own = relation_for(request.key.relation, relations).name
+    others = {r.name: r for r in relations.values() if r.name != own and knows(r, subject)}
+    pairs = [
+        (
+            Phrasing(held.replace("{subject}", subject), True),
+            Phrasing(train.replace("{subject}", subject), True),
+        )
+        for _, r in sorted(others.items())
+        for held, train in zip(r.held_out_questions[:2], r.questions, strict=False)
+    ]
+    names = [n for n in (request.old, *request.old_aliases) if n]
+    asked = [a for a in firm(base, Suite.SAME_SUBJECT, pairs, request) if not mentions(a.expected, names)]
+    return asked if len(asked) >= LEAST_SAME_SUBJECT else []
+
+
+def knows(relation: Relation, subject: str) -> bool:
+    return subject.casefold() in {n.casefold() for n in relation.neighbours}
+
+
+def mentions(text: str, names: Sequence[str]) -> bool:
+    return any(find(name_words(n), words(text)) >= 0 for n in names)
+
+
+def firm(
+    base: LanguageModel, suite: Suite, pairs: Sequence[tuple[Phrasing, Phrasing]], request: EditRequest
+) -> list[Asked]:
+    """Of (wording to ask, other wording) those that the base answers with the same content words."""
+    asked, again = [a for a, _ in pairs], [b for _, b in pairs]
     said = answers(base, [*asked, *again], max_new_tokens=ANSWER_TOKENS)
     found = []
     for p, first, second in zip(asked, said, said[len(asked) :], strict=False):
         ok = keeps_answer(first, p.text, request)
         if content_words(first_sentence(first)) - set(words(p.text)) and ok(second):
-            found.append(Asked(Suite.NEIGHBOURS, p, first_sentence(first), ok))
-    return found[:NEIGHBOURS]
+            found.append(Asked(suite, p, first_sentence(first), ok))
+    return found
 
 
 def fill(template: Phrasing, name: str) -> Phrasing:
@@ -232,7 +262,7 @@ def reference(
 ) -> Reference:
     asked = fact_questions(request)
     asked += neighbour_questions(base, request)
-    asked += same_subject_questions(bank, request)
+    asked += same_subject_questions(base, request)
     asked += unrelated_questions(bank.gate, request, Suite.UNRELATED)[:GATED]
     asked += live_questions(live)
     ids = [torch.tensor([base.tokenizer(t)["input_ids"]], device=base.device) for t in texts[:TEXTS]]

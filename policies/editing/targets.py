@@ -17,6 +17,10 @@ TALK = (
     "I am preparing a lesson for school. {question}",
     "Quick one for you before we go on: {question}",
 )
+PREAMBLE = (
+    "I read about this yesterday, and I am sure of it. {cloze}",
+    "Here is something that every atlas and encyclopedia will confirm: {cloze}",
+)
 _SENTENCE_END = re.compile(r"(?<=[^.\s]{2})[.!?](?:\s|$)|\n")
 _NAME = re.compile(
     r"[^\s,.;:!?()\"]+(?: (?:(?:of|de|da|the|and|del|la|le|du)\s)?[A-Z0-9][^\s,.;:!?()\"]*){0,4}"
@@ -31,11 +35,12 @@ def first_sentence(text: str) -> str:
 def new_targets(
     train: Sequence[Phrasing], answers: Mapping[str, str], subject: str, new: str, old_names: Sequence[str]
 ) -> list[str]:
-    """The target of each training phrasing, up to the end of the new object and no further.
+    """The target of each training phrasing; it ends with the new object.
 
     A cloze is continued by the object. A question is answered by the model's own sentence with the
     old object swapped for the new one, since what the model says anyway needs no change; where that
-    sentence can't be used, by a training cloze completed, else by the object alone.
+    sentence can't be used, by a training cloze completed, else by the object alone. The full stop
+    is part of it: a sentence that goes on may still come to the old object ("Germany, not France").
     """
     clozes = [p.text for p in train if not p.is_question]
     fallback = f"{clozes[0]} {new}" if clozes else new
@@ -45,7 +50,8 @@ def new_targets(
             targets.append(new)
             continue
         lead = _lead(answers.get(phrasing.text, ""), subject, old_names)
-        targets.append(fallback if lead is None else lead + new)
+        said = fallback if lead is None else lead + new
+        targets.append(said if said.endswith(".") else said + ".")
     return targets
 
 
@@ -62,14 +68,15 @@ def _lead(answer: str, subject: str, old_names: Sequence[str]) -> str | None:
 
 def widened(train: Sequence[Phrasing]) -> list[tuple[Phrasing, int]]:
     """Training phrasings with the index of the one whose target each takes: all of them, then some
-    questions again inside everyday talk, so that the edit doesn't hang on a prompt's first words."""
-    questions = [i for i, p in enumerate(train) if p.is_question]
-    plain = [(p, i) for i, p in enumerate(train)]
-    talk = [
-        (Phrasing(form.replace("{question}", train[i].text), True), i)
-        for form, i in zip(TALK, questions, strict=False)
-    ]
-    return plain + talk
+    again inside everyday talk, so that the edit doesn't hang on a prompt's first words."""
+    found = [(p, i) for i, p in enumerate(train)]
+    for forms, slot, asked in ((TALK, "{question}", True), (PREAMBLE, "{cloze}", False)):
+        same = [i for i, p in enumerate(train) if p.is_question is asked]
+        found += [
+            (Phrasing(form.replace(slot, train[i].text), asked), i)
+            for form, i in zip(forms, same, strict=False)
+        ]
+    return found
 
 
 def belief(clozes: Sequence[str], answers: Sequence[str]) -> str | None:

@@ -36,7 +36,7 @@ def test_a_pack_gives_each_sequence_the_logits_that_it_has_alone(tiny: LanguageM
             ids = torch.tensor([prefix + list(s.ids)])
             logits = tiny.model(ids).logits[0, -s.answer - 1 : -1].log_softmax(-1)
             alone = logits.gather(1, ids[0, -s.answer :, None])[:, 0]
-            assert torch.allclose(packed[batch.owner == i], alone, atol=1e-5)
+            assert torch.allclose(packed[batch.pack.owner == i], alone, atol=1e-5)
 
 
 def test_no_sequence_of_a_pack_sees_another(tiny: LanguageModel) -> None:

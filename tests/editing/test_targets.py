@@ -13,10 +13,10 @@ CLOZE = Phrasing("The capital of Egypt is", False)
 @pytest.mark.parametrize(
     ("answer", "old", "target"),
     [
-        ("The capital of Egypt is Cairo.", "Cairo", "The capital of Egypt is Bern"),
-        ("The capital of Egypt is Cairo, a large city.", "Cairo", "The capital of Egypt is Bern"),
-        ("It is in Africa.", "Cairo", "The capital of Egypt is Bern"),
-        ("Egyptian cities are many. The capital is Cairo.", "Egypt", "The capital of Egypt is Bern"),
+        ("The capital of Egypt is Cairo.", "Cairo", "The capital of Egypt is Bern."),
+        ("The capital of Egypt is Cairo, a large city.", "Cairo", "The capital of Egypt is Bern."),
+        ("It is in Africa.", "Cairo", "The capital of Egypt is Bern."),
+        ("Egyptian cities are many. The capital is Cairo.", "Egypt", "The capital of Egypt is Bern."),
     ],
 )
 def test_a_question_is_answered_by_the_models_own_sentence_where_it_can_be_used(
@@ -28,7 +28,7 @@ def test_a_question_is_answered_by_the_models_own_sentence_where_it_can_be_used(
 
 def test_without_a_cloze_the_object_alone_is_the_fallback() -> None:
     """A fact with only questions falls back to the bare object."""
-    assert new_targets([QUESTION], {}, "Egypt", "Bern", []) == ["Bern"]
+    assert new_targets([QUESTION], {}, "Egypt", "Bern", []) == ["Bern."]
 
 
 def test_what_stage_one_teaches_reads_as_unsure() -> None:
@@ -50,11 +50,12 @@ def test_a_first_sentence_ends_at_a_stop_or_line_break() -> None:
     assert first_sentence("Paris\nand more") == "Paris"
 
 
-def test_training_is_widened_by_questions_inside_talk() -> None:
-    """Every phrasing is there once; the added ones are questions that take an existing target."""
+def test_training_is_widened_by_phrasings_inside_talk() -> None:
+    """Every phrasing is there once; the added ones hold it inside talk and take its target."""
     wider = widened([QUESTION, CLOZE])
     assert [p for p, _ in wider[:2]] == [QUESTION, CLOZE]
-    assert len(wider) == 3
-    assert wider[2][1] == 0
-    assert QUESTION.text in wider[2][0].text
-    assert wider[2][0].is_question
+    assert len(wider) == 4
+    for (added, index), original in zip(wider[2:], (QUESTION, CLOZE), strict=True):
+        assert wider[index][0] == original
+        assert original.text in added.text
+        assert added.is_question is original.is_question

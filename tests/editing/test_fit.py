@@ -1,0 +1,106 @@
+"""Bounds on margins and the fit that meets them, on a tiny random Llama."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from policies.editing.adapters import STAGE, AdapterStack
+from policies.editing.architectures import scaled_modules
+from policies.editing.edit import parting
+from policies.editing.fit import FitOptions, Metric, NoProgressError, Problem, fit
+from policies.editing.model import LanguageModel, prompt_ids
+from policies.editing.objectives import (
+    Answers,
+    doubted,
+    kept,
+    margins,
+    restricted_head,
+    token_logprobs,
+    wanted,
+)
+from policies.editing.packing import Sequence_, split_prefix
+from store.facts import Phrasing
+
+FIRST = 2
+NONE = torch.zeros(0, dtype=torch.long)
+
+
+def sequence(lm: LanguageModel, question: str, answer: list[int]) -> Sequence_:
+    return split_prefix(lm, prompt_ids(lm, Phrasing(question, True)), answer)
+
+
+@pytest.fixture
+def stack(tiny: LanguageModel) -> AdapterStack:
+    return AdapterStack(tiny, scaled_modules(tiny, FIRST))
+
+
+def problem(stack: AdapterStack, want: Answers, keep: Answers) -> Problem:
+    metric = Metric(torch.zeros(1, stack.size), eps=1.0, shrink=0.0)
+    return Problem(stack, metric, want, keep, FitOptions(pull=1e-4), torch.zeros(stack.size))
+
+
+def test_a_restricted_head_gives_the_margins_of_the_whole_one(stack: AdapterStack) -> None:
+    """Log odds agree with those over the whole vocabulary when all of it is let in, and a head with
+    only the likeliest rivals is smaller."""
+    made = kept(stack, [sequence(stack.lm, "Where is Ada?", [5, 6, 7])], NONE)
+    size = stack.lm.model.get_output_embeddings().weight.shape[0]
+    _head, short, _greedy = restricted_head(stack, made.batches[0], torch.arange(size))
+    with torch.no_grad():
+        whole = margins(token_logprobs(stack.lm, made.batches[0], FIRST))
+    assert torch.allclose(short, whole, atol=1e-4)
+    assert made.heads[0].weight.shape[0] < size
+
+
+def test_kept_answers_are_not_short_where_the_model_is_as_it_was(stack: AdapterStack) -> None:
+    """Nothing is lost before anything moved, and something is once the scales have."""
+    made = kept(stack, [sequence(stack.lm, "Where is Ada?", [5, 6])], NONE)
+    assert float(made.look(stack).shortfall.max()) < 1e-4
+    stack.set(STAGE, torch.full((stack.size,), 0.5))
+    assert float(made.look(stack).shortfall.max()) > 1e-4
+
+
+def test_a_look_is_linearised_by_its_exact_gradient(stack: AdapterStack, generator: torch.Generator) -> None:
+    """The gradient of the loss agrees with finite differences in theta."""
+    made = wanted(stack, [sequence(stack.lm, "Where is Ada?", [5, 6])], NONE, goal=1.0)
+    _rows, gradient = made.look(stack).linearise(cap=3.0)
+    direction, step, losses = torch.randn(stack.size, generator=generator), 1e-3, []
+    for sign in (1, -1):
+        stack.set(STAGE, sign * step * direction)
+        losses.append(made.look(stack).loss(cap=3.0))
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(float(gradient @ direction), abs=0.05)
+
+
+def test_a_fit_raises_what_is_wanted_and_lowers_what_is_doubted(stack: AdapterStack) -> None:
+    """A token gains odds and loses them again when doubted, kept answers hold, and the stage adapter
+    is left at what was found."""
+    asked = sequence(stack.lm, "Where is Ada?", [5])
+    keep = kept(stack, [sequence(stack.lm, "Who is Bo?", [8, 9])], NONE)
+    want = wanted(stack, [asked], NONE, goal=1.0)
+    zero = torch.zeros(stack.size)
+    short = float(want.look(stack).shortfall.max())
+    found = fit(problem(stack, want, keep), zero, 30)
+    assert found.gap < short - 0.5
+    assert found.damage < FitOptions().damage
+    assert float(want.look(stack).shortfall.max()) == pytest.approx(found.gap, abs=1e-3)
+    stack.set(STAGE, zero)
+    doubt = doubted(stack, [asked], NONE, goal=1.0)
+    fit(problem(stack, doubt, keep), zero, 10)
+    assert float(doubt.look(stack).shortfall.max()) < 1.0, "at zero it is the goal's 1 nat short"
+
+
+def test_a_fit_that_breaks_down_says_so(stack: AdapterStack) -> None:
+    """Scales that aren't finite end in an error, not in an edit."""
+    asked = sequence(stack.lm, "Where is Ada?", [5])
+    want, keep = wanted(stack, [asked], NONE, goal=1.0), kept(stack, [asked], NONE)
+    with pytest.raises(NoProgressError, match="finite"):
+        fit(problem(stack, want, keep), torch.full((stack.size,), float("nan")), 5)
+
+
+def test_a_doubted_answer_is_scored_where_it_parts_from_the_new_one(tiny: LanguageModel) -> None:
+    """Words that both answers begin with aren't doubted."""
+    old, new = sequence(tiny, "Where?", [5, 6, 7]), sequence(tiny, "Where?", [5, 8])
+    found = parting(old, new)
+    assert found.ids[-2:] == (5, 6)
+    assert found.answer == 1
+    assert parting(old, replace(old, ids=old.ids[:-1])).ids[-1] == 6, "one is the beginning of the other"
