@@ -18,7 +18,7 @@ from policies.editing import bank as banks
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.bank import Bank, answer_sequence
-from policies.editing.fit import Fit, FitOptions, Metric, Problem, fit
+from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, fit
 from policies.editing.localise import frozen_coordinates, localise
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
@@ -140,9 +140,11 @@ class _Editor:
         recipe, zero = self.recipe, torch.zeros(self.stack.size)
         learning = None if self.request.op is Op.RETRACT else self._wanted(self.request.new or "")
         if learning is None:
-            found = self._fit("unlearn", self._wanted(UNSURE), zero, zero, recipe.retract_steps)
+            found = self._fit(
+                "unlearn", self._wanted(UNSURE), zero, recipe.coarse_steps, recipe.retract_steps
+            )
         elif names := self._old_names():
-            found = self._fit("unlearn", self._doubted(names[0]), zero, zero, 0, recipe.unlearn_steps)
+            found = self._fit("unlearn", self._doubted(names[0]), zero, recipe.unlearn_steps, 0)
         else:
             found = Fit(zero, 0.0, 0.0)  # the model believes nothing that could be unlearned
         unlearn = found.x
@@ -153,7 +155,7 @@ class _Editor:
         if learning is not None:
             # Merging in log space is addition: the second adapter starts from the unlearned weights.
             self.stack.set(MERGED, self._parent_scales() + unlearn)
-            found = self._fit("learn", learning, unlearn, unlearn, recipe.learn_steps)
+            found = self._fit("learn", learning, unlearn, recipe.coarse_steps, recipe.learn_steps)
             self.clock.lap("learn")
         return Deltas(
             unlearn=unlearn,
@@ -197,8 +199,11 @@ class _Editor:
         return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
 
     def _old_names(self) -> list[str]:
-        named = (self.before.old, self.request.old, *self.request.old_aliases)
-        return list(dict.fromkeys(n for n in named if n))
+        """What the old answer is called. A model that half knows the new one may believe in that already."""
+        request = self.request
+        new = {n.casefold() for n in (request.new, *request.new_aliases) if n}
+        named = (self.before.old, request.old, *request.old_aliases)
+        return list(dict.fromkeys(n for n in named if n and n.casefold() not in new))
 
     def _sequences(self, said_instead: str) -> list[Sequence_]:
         """Training wordings with `said_instead` as the object, mixed so that any run of them samples all."""
@@ -216,26 +221,22 @@ class _Editor:
         pairs = zip(self._sequences(old), self._sequences(self.request.new or ""), strict=True)
         return doubted(self.stack, [parting(a, b) for a, b in pairs], self.said, self.recipe.goal)
 
-    def _fit(
-        self,
-        name: str,
-        answers: Answers,
-        start: torch.Tensor,
-        offset: torch.Tensor,
-        steps: int,
-        coarse_steps: int | None = None,
-    ) -> Fit:
-        """First on a sample of the answers, which is cheap while the steps are far; then on all."""
+    def _fit(self, name: str, target: Answers, start: torch.Tensor, coarse: int, steps: int) -> Fit:
+        """`coarse` steps on a sample of the answers, which is cheap while they are far; then `steps` on
+        all. `start` is what is merged already: the stage adapter holds the rest."""
         r = self.recipe
 
         def on_step(step: int, gap: float, damage: float) -> None:
             self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
 
         options = FitOptions(r.nats, r.cap, r.pull, r.kept_weight, r.rho, r.done_gap, r.done_damage)
-        whole = Problem(self.stack, self.metric, answers, self.kept, options, offset)
-        sample = replace(whole, wanted=answers.coarse(), kept=self.kept.coarse())
-        found = fit(sample, start, r.coarse_steps if coarse_steps is None else coarse_steps, on_step)
-        return fit(whole, found.x, steps, on_step) if steps else found
+        whole = Problem(self.stack, self.metric, target, self.kept, options, start)
+        sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse())
+        found = fit(sample, start, coarse, on_step)
+        found = fit(whole, found.x, steps, on_step) if steps else found
+        if torch.equal(found.x, start) and found.gap > r.done_gap:
+            raise NoProgressError(f"fit {name} adapter", f"{coarse + steps} steps", "none of them helped")
+        return found
 
     def _sequence(self, phrasing: Phrasing, answer: str, limit: int = banks.ANSWER_TOKENS) -> Sequence_:
         return answer_sequence(self.lm, phrasing, answer, limit=limit)

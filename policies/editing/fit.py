@@ -21,7 +21,7 @@ INACTIVE = 0.05  # nats; a smaller shortfall is no reason to bend a step
 
 
 class NoProgressError(PalimpsestError):
-    """The fit could not make a single step, or met numbers that aren't finite."""
+    """Not a single step helped, or numbers weren't finite to begin with."""
 
 
 class Metric:
@@ -137,13 +137,14 @@ def fit(
 ) -> Fit:
     """The displacement x (P,) from where the metric is centred, after at most `steps` steps.
 
-    Raises NoProgressError when numbers aren't finite or no step at all could be made.
+    A step whose numbers aren't finite is taken back like any that doesn't help. Raises NoProgressError
+    when they aren't at the start.
     """
     o = problem.options
     best = problem.look(start)
     if not best.value < float("inf"):
         raise NoProgressError("fit adapter", "at its start", "the loss isn't a finite number")
-    rho, backoff, moved = o.rho, 2.0, False
+    rho, backoff = o.rho, 2.0
     gradient, rows = problem.linearise(best)
     for step in range(1, steps + 1):
         on_step(step, best.gap, best.damage)
@@ -156,12 +157,10 @@ def fit(
         if tried.value < best.value:
             ratio = (best.value - tried.value) / max(predicted, 1e-9)
             rho, backoff = rho * max(0.2, 1 - (2 * ratio - 1) ** 3), 2.0
-            best, moved = tried, True
+            best = tried
             gradient, rows = problem.linearise(best)
         else:
             rho, backoff = rho * 2 * backoff, backoff * 2
-    if steps and not moved and not o.met(best.gap, best.damage):
-        raise NoProgressError("fit adapter", f"{steps} steps", f"none helped; gap {best.gap:.1f} nats")
     problem.stack.set(STAGE, best.x - problem.offset)
     return Fit(best.x, best.gap, best.damage)
 

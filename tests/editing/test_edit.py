@@ -1,6 +1,7 @@
 """One whole edit on a tiny random model: both stages, nothing left behind."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,12 @@ def request(op: Op = Op.UPSERT) -> EditRequest:
     )
 
 
-def make_edit(lm: LanguageModel, op: Op = Op.UPSERT) -> Deltas:
+def make_edit(lm: LanguageModel, op: Op = Op.UPSERT, old: str = "Oslo") -> Deltas:
     modules = scaled_modules(lm, FIRST)
     prompts = (BankPrompt("What is two and two?", "two", "four"), BankPrompt("Where is Ada now?", "Ada", "x"))
     bank = Bank(prompts, bank_rows(lm, modules, prompts, lambda _stage: None), (), ())
-    asked = request(op)
-    before = Before(dict.fromkeys(asked.train, "I can't say."), "Oslo", known=False)
+    asked = replace(request(op), old=old)
+    before = Before(dict.fromkeys(asked.train, "I can't say."), old, known=False)
     parent = torch.zeros(sum(m.size for m in modules))
     return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None)
 
@@ -68,6 +69,13 @@ def test_a_retraction_ends_after_stage_one(tiny: LanguageModel) -> None:
     deltas = make_edit(tiny, Op.RETRACT)
     assert bool(deltas.unlearn.any())
     assert not bool(deltas.learn.any())
+
+
+def test_a_model_that_half_knows_the_new_answer_has_nothing_to_unlearn(tiny: LanguageModel) -> None:
+    """The new answer is never made doubtful, even where the model was found to believe in it."""
+    deltas = make_edit(tiny, old="rome")
+    assert not bool(deltas.unlearn.any())
+    assert bool(deltas.learn.any())
 
 
 def test_the_same_edit_twice_gives_the_same_vectors(tiny: LanguageModel, tiny_dir: Path) -> None:
