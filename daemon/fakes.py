@@ -210,9 +210,39 @@ def passing(op: Op, *, bad: bool = False) -> list[Reading]:
 def tiny_model(folder: Path, *, layers: int = 4, seed: int = 0) -> Path:
     """A random Llama of some 100,000 weights with a byte-level tokenizer, saved as a Hugging Face
     directory; the same seed gives the same bytes. Needs torch and transformers, no network."""
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
+    return random_model(folder, config, seed=seed)
+
+
+def random_model(folder: Path, config: Any, *, seed: int = 0, dtype: str = "float32") -> Path:
+    """Random weights for a transformers `config` of any family; vocabulary and special tokens are set
+    to those of `tiny_tokenizer`, which is saved beside them."""
     import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    config.vocab_size = len(tokenizer)
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 2
+    torch.manual_seed(seed)
+    AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_tokenizer() -> Any:
+    """One token a byte, with ChatML's special tokens and template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
@@ -231,20 +261,4 @@ def tiny_model(folder: Path, *, layers: int = 4, seed: int = 0) -> Path:
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(alphabet) + len(special),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    return fast

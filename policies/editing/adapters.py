@@ -16,7 +16,7 @@ from peft import IA3Config, inject_adapter_in_model
 from torch.utils.hooks import RemovableHandle
 
 from policies.editing.architectures import ScaledModule
-from policies.editing.model import LanguageModel
+from policies.editing.model import LanguageModel, NotFiniteError
 
 MERGED, STAGE = "merged", "stage"
 
@@ -24,7 +24,7 @@ MERGED, STAGE = "merged", "stage"
 class AdapterStack:
     """The two IA3 adapters of an edit, injected in place into `lm`'s modules.
 
-    Call `remove()` when done: the model is then as before, bit for bit (PEFT's layers are replaced
+    Scales are fp32 whatever the weights are: in half precision a small step would be rounded away. Call `remove()` when done: the model is then as before, bit for bit (PEFT's layers are replaced
     by the very base layers they wrap; nothing is merged or unmerged).
     """
 
@@ -48,13 +48,13 @@ class AdapterStack:
         """Write log scales (P,) into adapter `name` as scales exp(theta)."""
         for layer, part in zip(self.layers, self.slices, strict=True):
             scale = layer.ia3_l[name]
-            scale.data = theta[part].exp().reshape(scale.shape).to(scale.device, scale.dtype)
+            scale.data = theta[part].exp().reshape(scale.shape).to(scale.device, torch.float32)
             scale.requires_grad_(name == STAGE)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator["Recorder"]:
         """Record every scaled activation, so that gradients by theta can be read per sequence."""
-        recorder = Recorder([None] * len(self.layers))
+        recorder = Recorder(self.modules, [None] * len(self.layers))
         handles = []
         for i, (layer, module) in enumerate(zip(self.layers, self.modules, strict=True)):
             if module.feedforward:
@@ -71,10 +71,11 @@ class AdapterStack:
         self, index: int, positions: torch.Tensor, values: torch.Tensor
     ) -> RemovableHandle:
         """From now on the scaled activations of module `index` are `values` (n, d) at `positions`."""
+        free = slice(self.modules[index].fixed, None)
 
         def patched(activation: torch.Tensor) -> torch.Tensor:
             changed = activation.clone()
-            changed[0, positions] = values
+            changed[0, positions, free] = values[:, free]
             return changed
 
         if self.modules[index].feedforward:
@@ -99,8 +100,10 @@ class AdapterStack:
 @dataclass(slots=True)
 class Recorder:
     """Scaled activations a (T, d) of each module. With a = l * x and theta = ln l,
-    d loss / d theta = sum over tokens of (d loss / d a) * a: one product, no expanded parameters."""
+    d loss / d theta = sum over tokens of (d loss / d a) * a: one product, no expanded parameters.
+    It is zero at a module's fixed coordinates, which therefore never move. Sums are in fp32."""
 
+    modules: tuple[ScaledModule, ...]
     activations: list[torch.Tensor | None] = field(repr=False)
 
     def input_hook(self, index: int):  # type: ignore[no-untyped-def]
@@ -117,7 +120,7 @@ class Recorder:
 
     def gradient(self, objective: torch.Tensor) -> torch.Tensor:
         """d objective / d theta (P,)."""
-        return torch.cat([(g * a.detach()).flatten(0, -2).sum(0) for g, a in self._pairs(objective)])
+        return torch.cat([product.sum(0) for product in self._products(objective)])
 
     def rows(
         self, objective: torch.Tensor, segment: torch.Tensor, count: int
@@ -129,22 +132,35 @@ class Recorder:
         """
         own = segment >= 0
         rows, whole = [], []
-        for g, a in self._pairs(objective):
-            product = (g * a.detach()).flatten(0, -2)
+        for product in self._products(objective):
             whole.append(product.sum(0))
             rows.append(product.new_zeros(count, product.shape[1]).index_add_(0, segment[own], product[own]))
         return torch.cat(rows, dim=1), torch.cat(whole)
 
-    def _pairs(self, objective: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _products(self, objective: torch.Tensor) -> list[torch.Tensor]:
+        """(d objective / d a) * a of each module, (T, d) in fp32. Raises NotFiniteError."""
         activations = [a for a in self.activations if a is not None]
         gradients = torch.autograd.grad(objective, activations)
-        return list(zip(gradients, activations, strict=True))
+        products = []
+        for module, a, g in zip(self.modules, activations, gradients, strict=True):
+            product = (g.float() * a.detach().float()).flatten(0, -2)
+            product[:, : module.fixed] = 0
+            if not bool(torch.isfinite(product).all()):
+                hint = "the model's activations overflow its dtype, or its weights are damaged"
+                raise NotFiniteError("differentiate", module.path, "the gradient isn't a finite number", hint)
+            products.append(product)
+        return products
 
 
 def ia3_config(modules: Sequence[ScaledModule]) -> IA3Config:
     paths = [m.path for m in modules]
     forward = [m.path for m in modules if m.feedforward]
-    return IA3Config(target_modules=paths, feedforward_modules=forward, task_type="CAUSAL_LM")
+    return IA3Config(
+        target_modules=paths,
+        feedforward_modules=forward,
+        fan_in_fan_out=any(m.transposed for m in modules),
+        task_type="CAUSAL_LM",
+    )
 
 
 def slices(modules: Sequence[ScaledModule]) -> list[slice]:

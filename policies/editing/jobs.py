@@ -4,6 +4,7 @@ Knows paths, and the order: edit, write, reload, measure. Doesn't know the ledge
 asked: it returns readings and the daemon decides. All results are JSON-able.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from policies.editing.bank import Bank
 from policies.editing.edit import BELIEF_TOKENS, Before, Deltas, Stopwatch, ask_before, edit
 from policies.editing.fit import NoProgressError
 from policies.editing.measure import answers
-from policies.editing.model import LanguageModel, load
+from policies.editing.model import LanguageModel, NotFiniteError, load
 from policies.editing.suites import (
     fact_questions,
     measure,
@@ -74,7 +75,17 @@ def init_job(job: Job, beat: Beat) -> Result:
 
 
 def edit_job(job: Job, beat: Beat) -> Result:
-    """One edit, folded, written, loaded again and measured."""
+    """One edit, folded, written, loaded again and measured. Weights or numbers that aren't finite end it
+    as `failed` with the reason, and nothing of it is left in `staging` and `out`."""
+    try:
+        return edit_and_measure(job, beat)
+    except NotFiniteError as error:
+        for left in (*Path(job["staging"]).glob("*"), *Path(job["out"]).glob("*")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return {"status": "failed", "reason": str(error)}
+
+
+def edit_and_measure(job: Job, beat: Beat) -> Result:
     base, staging, out = Path(job["base"]), Path(job["staging"]), Path(job["out"])
     request = from_wire(EditRequest, job["request"])
     live = tuple(from_wire(EditRequest, r) for r in job["live"])

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from policies.editing.adapters import ia3_config
 from policies.editing.architectures import ScaledModule
+from policies.editing.model import NotFiniteError, check_finite
 from store.errors import GenerationError
 
 FIXED_SHARD = "model-00001-of-00002.safetensors"
@@ -81,21 +83,36 @@ def write_base(source: Path, base: Path, modules: Sequence[ScaledModule]) -> Non
     if not weights:
         hint = "convert the model to safetensors first; other formats can run code when loaded"
         raise GenerationError("import base", str(source), "no *.safetensors in the directory", hint)
+    tensors = under_model_names({n: t for file in weights for n, t in load_file(file).items()}, modules)
+    missing = next((m.tensor for m in modules if m.tensor not in tensors), None)
+    if missing:
+        hint = "the weight files name their tensors in a way that isn't known; load and save the model once"
+        raise GenerationError("import base", str(source), f"{missing} isn't in the weight files", hint)
     base.mkdir(parents=True, exist_ok=True)
     editable = {name for m in modules for name in touched(m)}
     shards: dict[str, dict[str, torch.Tensor]] = {FIXED_SHARD: {}, EDITABLE_SHARD: {}}
-    for file in weights:
-        for name, tensor in load_file(file).items():
-            shards[EDITABLE_SHARD if name in editable else FIXED_SHARD][name] = tensor
-    for name, tensors in shards.items():
-        save_file(tensors, base / name, metadata={"format": "pt"})
-    size = sum(t.numel() * t.element_size() for tensors in shards.values() for t in tensors.values())
-    where = {tensor: shard for shard, tensors in shards.items() for tensor in sorted(tensors)}
+    for name, tensor in tensors.items():
+        shards[EDITABLE_SHARD if name in editable else FIXED_SHARD][name] = tensor
+    for shard, held in shards.items():
+        save_file(held, base / shard, metadata={"format": "pt"})
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    where = {name: shard for shard, held in shards.items() for name in sorted(held)}
     write_json(base / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
-    write_json(base / MODULES, [module_record(m) for m in modules])
+    write_json(base / MODULES, [asdict(m) for m in modules])
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix in {".json", ".jinja", ".txt", ".model"} and file.name != INDEX:
             shutil.copyfile(file, base / file.name)
+
+
+def under_model_names(
+    tensors: dict[str, torch.Tensor], modules: Sequence[ScaledModule]
+) -> dict[str, torch.Tensor]:
+    """Tensors by the names that the whole model gives them. Some checkpoints (the hub's gpt2) were
+    saved from the bare decoder: `h.0.attn.c_attn.weight` without `transformer.` before it."""
+    prefix = modules[0].path.split(".")[0] + "."
+    if any(name.startswith(prefix) for name in tensors):
+        return tensors
+    return {name if name.startswith("lm_head.") else prefix + name: t for name, t in tensors.items()}
 
 
 def read_modules(base: Path) -> tuple[ScaledModule, ...]:
@@ -105,21 +122,20 @@ def read_modules(base: Path) -> tuple[ScaledModule, ...]:
 def materialize(base: Path, theta: Mapping[str, torch.Tensor], out: Path) -> None:
     """Write the generation base + theta into `out`: a plain Hugging Face directory and `adapter/`.
 
-    The base stays as it is. Raises GenerationError when theta isn't finite.
+    The base stays as it is. Raises NotFiniteError, before anything is written, when theta or a
+    scaled weight isn't finite.
     """
     modules = read_modules(base)
     flat = join_theta(modules, theta)
     if not bool(torch.isfinite(flat).all()):
-        raise GenerationError("fold", str(out), "the log scales are not finite", "discard this edit")
+        raise NotFiniteError("fold", str(out), "the log scales are not finite", "discard this edit")
+    folded = fold(load_file(base / EDITABLE_SHARD), modules, theta)
+    check_finite(sorted(folded.items()), str(out), "the weights' dtype once scaled")
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(base.iterdir()):
         if file.is_file() and file.name not in {EDITABLE_SHARD, "manifest.json"}:
             link_or_copy(file, out / file.name)
-    save_file(
-        fold(load_file(base / EDITABLE_SHARD), modules, theta),
-        out / EDITABLE_SHARD,
-        metadata={"format": "pt"},
-    )
+    save_file(folded, out / EDITABLE_SHARD, metadata={"format": "pt"})
     export_adapter(out / "adapter", modules, theta)
 
 
@@ -136,7 +152,7 @@ def fold(
             if name in weights:
                 weight = weights[name]
                 shaped = scale if weight.dim() == 1 or module.axis == 1 else scale[:, None]
-                folded[name] = (weight.float() * shaped).to(weight.dtype)
+                folded[name] = (weight.float() * shaped.to(weight.device)).to(weight.dtype)
     return folded
 
 
@@ -161,10 +177,6 @@ def editable_bytes(base: Path) -> int:
     """Bytes that a generation needs of its own: the editable shard."""
     with safe_open(base / EDITABLE_SHARD, framework="pt"):
         return (base / EDITABLE_SHARD).stat().st_size
-
-
-def module_record(m: ScaledModule) -> dict[str, str | int | bool]:
-    return {"path": m.path, "layer": m.layer, "feedforward": m.feedforward, "axis": m.axis, "size": m.size}
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -6,7 +6,8 @@ states. Doesn't know facts, adapters or what a good answer is.
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from store.errors import GenerationError
+from store.errors import ConfigError, GenerationError
 from store.facts import Phrasing
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # logs are JSON lines
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class NotFiniteError(GenerationError):
+    """Weights or what is computed from them hold NaN or infinity; no edit can be made of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,14 @@ def layers_attribute(decoder: Any) -> str:
 
 
 def load(directory: Path, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
-    """Load a Hugging Face directory, offline, safetensors only, in eval mode with frozen weights."""
+    """Load a Hugging Face directory, offline, safetensors only, in eval mode with frozen weights.
+
+    Raises NotFiniteError when a weight isn't a finite number in `dtype`, ConfigError for a device
+    that isn't there, GenerationError when the directory can't be loaded.
+    """
+    place = resolve_device(device)
+    if place.startswith("cuda"):
+        repeatable_cuda()
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
@@ -76,13 +88,42 @@ def load(directory: Path, *, dtype: str = "float32", device: str = "cpu") -> Lan
         hint = "give a Hugging Face directory with config.json, tokenizer and *.safetensors"
         raise GenerationError("load model", str(directory), str(error).splitlines()[0], hint) from error
     placed: Any = model
-    placed = placed.to(resolve_device(device)).eval().requires_grad_(False)
+    placed = placed.to(place).eval().requires_grad_(False)
+    check_finite(placed.named_parameters(), str(directory), dtype)
     return LanguageModel(placed, tokenizer, chat_prefix(tokenizer))
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    """`auto` is CUDA where there is one, else the CPU. Raises ConfigError for a device that torch
+    doesn't know or doesn't find."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        hint = 'set [model] device to "auto", "cpu" or, on a machine that has one, "cuda"'
+        raise ConfigError("choose device", device, str(error).splitlines()[0], hint) from error
+    return device
+
+
+def repeatable_cuda() -> None:
+    """Have CUDA add in the same order every time, so that an edit gives the same vectors twice. The
+    math attention is the only one whose gradient does."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+
+
+def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str, dtype: str) -> None:
+    """Raises NotFiniteError that names the first tensor with a NaN or an infinity."""
+    for name, tensor in tensors:
+        # aminmax passes NaN on and makes no copy, which isfinite(tensor).all() would.
+        if tensor.numel() and not all(bool(torch.isfinite(end)) for end in tensor.aminmax()):
+            hint = "the weights are damaged (palimpsest verify), or too large for this dtype"
+            raise NotFiniteError(
+                "check weights", where, f"{name} holds values that aren't finite numbers in {dtype}", hint
+            )
 
 
 def chat_ids(tokenizer: Any, question: str) -> list[int]:

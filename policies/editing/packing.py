@@ -124,10 +124,22 @@ def lower_hidden(lm: LanguageModel, p: Pack, first: int) -> torch.Tensor:
 
 
 def attention(lm: LanguageModel, p: Pack) -> object:
-    """The mask in the form that the decoder takes: one for each kind of attention where it has
-    several (prompts are shorter than any sliding window)."""
-    kinds = set(getattr(lm.decoder.config, "layer_types", None) or ())
-    return dict.fromkeys(kinds, p.mask) if len(kinds) > 1 else p.mask
+    """The mask in the form that the decoder takes: one for each kind of attention where it names
+    kinds (Qwen, Gemma 3), else one for all layers, which Phi-3 and Mistral may limit to a window."""
+    config = lm.decoder.config
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return windowed(p, window)
+    return {kind: windowed(p, window if kind == "sliding_attention" else None) for kind in set(kinds)}
+
+
+def windowed(p: Pack, window: int | None) -> torch.Tensor:
+    """The pack's mask with nothing visible that lies `window` or more positions back."""
+    if window is None or int(p.positions.max()) < window:
+        return p.mask
+    far = p.positions[:, None] - p.positions[None, :] >= window
+    return p.mask.masked_fill(far, torch.finfo(p.mask.dtype).min)
 
 
 def scored_hidden(lm: LanguageModel, p: Pack, hidden: torch.Tensor, first: int) -> torch.Tensor:
