@@ -56,6 +56,11 @@ def greedy(
     """Greedy continuations of token rows (the shared prefix left out when `with_prefix`)."""
     pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else next(iter(lm.stop_ids), 0)
     width = max(len(r) for r in rows)
+    window = getattr(lm.decoder.config, "sliding_window", None)
+    if with_prefix and window and len(lm.prefix) + width + max_new_tokens > window:
+        # A window counts padding; between prefix and prompt it would push the prefix out of sight.
+        rows, with_prefix = [[*lm.prefix, *r] for r in rows], False
+        width += len(lm.prefix)
     ids = torch.tensor([[pad] * (width - len(r)) + list(r) for r in rows], device=lm.device)
     mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=lm.device)
     cache = DynamicCache(config=lm.decoder.config)

