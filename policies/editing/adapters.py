@@ -24,7 +24,8 @@ MERGED, STAGE = "merged", "stage"
 class AdapterStack:
     """The two IA3 adapters of an edit, injected in place into `lm`'s modules.
 
-    Scales are fp32 whatever the weights are: in half precision a small step would be rounded away. Call `remove()` when done: the model is then as before, bit for bit (PEFT's layers are replaced
+    Scales are fp32 whatever the weights are: in half precision a small step would be rounded away.
+    Call `remove()` when done: the model is then as before, bit for bit (PEFT's layers are replaced
     by the very base layers they wrap; nothing is merged or unmerged).
     """
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from policies.editing import merge
@@ -33,7 +34,7 @@ ASKED = (
     Phrasing("The longest river of the whole of the continent of Africa is the", False),
 )
 # Logits of half precision differ in their last bits with the order of additions.
-CLOSE = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.05}
+CLOSE = {"float32": 1e-4, "bfloat16": 0.3, "float16": 0.05}
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda f: f.name)
@@ -119,14 +120,15 @@ def test_the_fold_equals_pefts_merge(made: Edited) -> None:
 
 def test_a_fold_is_rounded_once_to_the_stored_dtype(made: Edited) -> None:
     """Every scaled tensor is its base's times exp(theta) in fp32, in the base's dtype; scales are fp32."""
-    base = merge.load_file(made.base / merge.EDITABLE_SHARD)
-    folded = merge.load_file(made.generation / merge.EDITABLE_SHARD)
+    base = load_file(made.base / merge.EDITABLE_SHARD)
+    folded = load_file(made.generation / merge.EDITABLE_SHARD)
     assert {t.dtype for t in folded.values()} == {DTYPES[made.family.dtype]}
     for module in made.modules:
         scale = made.theta[module.tensor].exp()
         by = scale if module.axis == 1 else scale[:, None]
         assert scale.dtype is torch.float32
-        assert torch.equal(folded[module.tensor], (base[module.tensor].float() * by).to(folded[module.tensor]))
+        once = (base[module.tensor].float() * by).to(DTYPES[made.family.dtype])
+        assert torch.equal(folded[module.tensor], once)
     stack = AdapterStack(made.lm, made.modules)
     kinds = {scale.dtype for layer in stack.layers for scale in layer.ia3_l.values()}
     stack.remove()
