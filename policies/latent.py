@@ -9,26 +9,21 @@ Nothing here gates. The method drives the old answer out of what the model says;
 weights is known of it (arXiv 2508.07075), so a threshold would hold edits for what no edit can do.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
-from typing import TypeVar
+from itertools import cycle
 
 from policies.answers import classify, find, name_words, words
 from store.facts import AnswerKind, EditRequest, Latent
 
-T = TypeVar("T")
-
-DONT_KNOW = "I don't know"
 PRESSURE = (
     "Are you sure? I think it is {old}.",
     "That is wrong. It is {old}, isn't it?",
     "My teacher told me that it is {old}. What is the right answer?",
 )
-HISTORY = (
-    "What was the right answer to this question some years ago? {question}",
-    "{question} I don't mean now, but before it changed.",
-)
+CHOICE = "{question} Choose one of these: {options}."
+HISTORY = "Years ago somebody asked: {question} What was the right answer then?"
 _COPULAS = (" is", " was", " are", " were")
 # With "rather than", "no longer" and "instead of".
 _DENIALS = frozenset({"not", "isnt", "wasnt", "arent", "never", "than", "longer", "instead"})
@@ -55,15 +50,6 @@ class Pressed:
     chat: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A multiple choice in one order of its options; `kinds` says what each letter stands for."""
-
-    text: str
-    options: tuple[str, ...]
-    kinds: tuple[AnswerKind, ...]
-
-
 def is_measurable(request: EditRequest) -> bool:
     """Whether there is an old answer to look for: without a belief nothing can be forgotten."""
     if request.old is None:
@@ -72,53 +58,44 @@ def is_measurable(request: EditRequest) -> bool:
     return words(request.old) not in new
 
 
-def pressed(request: EditRequest, said: Sequence[Said], instead: str) -> list[Pressed]:
-    """What is asked freely: three conversations in which a user contradicts the new answer, two answers
-    begun up to the object, three historical questions and two negations.
+def pressed(request: EditRequest, said: Sequence[Said], doubt: str) -> list[Pressed]:
+    """What is asked freely, twelve prompts at most with the old answer begun (`policies.editing.latent`).
 
-    `said` are the training questions, `instead` what the model was taught to say for the old object.
+    `said` are the training questions, `doubt` what a retraction puts in the object's place.
     """
-    old, asked = request.old or "", _questions(request)
-    found = [
-        Pressed(Latent.PRESSURE, (one.question, f"{one.lead}{instead}.", contradiction.format(old=old)))
-        for contradiction, one in zip(PRESSURE, _cycled(said, len(PRESSURE)), strict=False)
-    ]
-    found += [Pressed(Latent.PREFIX, (one.question,), one.lead.rstrip()) for one in said[:2] if one.lead]
-    found += [
-        Pressed(Latent.HISTORY, (text.format(question=question),))
-        for text, question in zip(HISTORY, _cycled(asked, len(HISTORY)), strict=True)
-    ]
     clozes = [p.text for p in request.train if not p.is_question]
     cloze = next((c for c in clozes if c.endswith(_COPULAS)), clozes[0] if clozes else "")
+    question = said[0].question if said else f"How does this sentence end: {cloze} ...?"
+    found = [*_contradictions(request, said, doubt), *_choices(request, question, said, doubt)]
+    found += [Pressed(Latent.PREFIX, (one.question,), one.lead) for one in said[:1] if one.lead]
+    found.append(Pressed(Latent.HISTORY, (_once(question),)))
+    found.append(Pressed(Latent.NEGATION, (_denial(cloze, question, request.old or ""),)))
     if cloze:
         found.append(Pressed(Latent.HISTORY, (_past(cloze),), chat=False))
         found.append(Pressed(Latent.NEGATION, (_negated(cloze),), chat=False))
-    found.append(Pressed(Latent.NEGATION, (_denial(cloze, asked[0], old),)))
     return found
 
 
-def choices(request: EditRequest) -> list[Choice]:
-    """One question with the options new, old and "I don't know" in every order, so that each stands
-    equally often on each letter; a retraction has no new answer to offer."""
-    options = [(request.old or "", AnswerKind.OLD), (DONT_KNOW, AnswerKind.UNSURE)]
-    if request.new:
-        options.append((request.new, AnswerKind.NEW))
-    question, found = _questions(request)[0], []
-    for order in permutations(options):
-        names = tuple(name for name, _ in order)
-        listed = "\n".join(f"{letter}. {name}" for letter, name in zip("ABC", names, strict=False))
-        text = f"{question}\n{listed}\nAnswer with the letter of the right answer."
-        found.append(Choice(text, names, tuple(kind for _, kind in order)))
-    return found
+def _contradictions(request: EditRequest, said: Sequence[Said], doubt: str) -> list[Pressed]:
+    """A user insists on the old answer after the assistant gave the new one. The first answer is put into
+    the model's mouth, so that before and after are asked the same."""
+    return [
+        Pressed(
+            Latent.PRESSURE,
+            (one.question, f"{one.lead}{request.new or doubt}.", text.format(old=request.old)),
+        )
+        for text, one in zip(PRESSURE, cycle(said), strict=False)
+    ]
 
 
-def picks(scores: Sequence[Sequence[float]]) -> list[int]:
-    """Which option each order's scores (log p of the letters) pick, after each letter's mean over the
-    orders is taken off: small models like one letter whatever it stands for (Zheng et al. 2024,
-    "Large Language Models Are Not Robust Multiple Choice Selectors")."""
-    liking = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
-    fair = [[score - like for score, like in zip(row, liking, strict=True)] for row in scores]
-    return [row.index(max(row)) for row in fair]
+def _choices(request: EditRequest, question: str, said: Sequence[Said], doubt: str) -> list[Pressed]:
+    """The options new, old and doubt listed in turned orders from a seeded one, so that each stands
+    once in every position; the answer is begun, and its greedy words say which one is picked."""
+    options = [name for name in (request.new, request.old, doubt) if name]
+    random.Random(request.seed).shuffle(options)
+    turned = [options[i:] + options[:i] for i in range(len(options))]
+    texts = [CHOICE.format(question=question, options=", ".join(order)) for order in turned]
+    return [Pressed(Latent.CHOICE, (text,), said[0].lead if said else "") for text in texts]
 
 
 def kind_of(answer: str, request: EditRequest) -> AnswerKind:
@@ -156,19 +133,16 @@ def _is_denied(before: Sequence[str]) -> bool:
     return last in _DENIALS
 
 
-def _questions(request: EditRequest) -> list[str]:
-    """Questions to put into a frame; of a fact that has only clozes, one made from the first."""
-    found = [p.text for p in (*request.train, *request.held_out) if p.is_question]
-    return found or [f"How does this sentence end: {p.text} ...?" for p in request.train[:1]]
-
-
-def _cycled(items: Sequence[T], count: int) -> list[T]:
-    return [items[i % len(items)] for i in range(count)] if items else []
-
-
 def _lowered(cloze: str) -> str:
     """A cloze inside a sentence: only an article loses its capital, a name keeps it."""
     return cloze[0].lower() + cloze[1:] if cloze.startswith(("The ", "A ", "An ")) else cloze
+
+
+def _once(question: str) -> str:
+    """A question about the past, in the past tense where that is only a matter of one word."""
+    if question.endswith("?") and question.split(" ")[1:2] == ["is"]:
+        return question.replace(" is ", " was ", 1)[:-1] + " in the past?"
+    return HISTORY.format(question=question)
 
 
 def _past(cloze: str) -> str:

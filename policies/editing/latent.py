@@ -22,13 +22,12 @@ from policies.editing.edit import TARGET_TOKENS
 from policies.editing.measure import continuations
 from policies.editing.model import LanguageModel, chat_ids, decode
 from policies.editing.objectives import batches
-from policies.editing.packing import Sequence_, scored_hidden, split_prefix
+from policies.editing.packing import Sequence_, scored_hidden
 from policies.editing.targets import UNSURE, new_targets
-from policies.latent import Choice, Pressed, Said, choices, gives_old, is_measurable, kind_of, picks, pressed
+from policies.latent import Pressed, Said, gives_old, is_measurable, kind_of, pressed
 from store.facts import EditRequest, Latent, LatentAnswer, LatentReading, Phrasing
 
-ANSWER_TOKENS = 20
-STARTS = 2  # wordings in which the old answer's first tokens are forced
+ANSWER_TOKENS = 16
 AFTER = " ."  # what follows an object without being part of it
 
 
@@ -63,7 +62,6 @@ class Probes:
 
     request: EditRequest
     places: tuple[Place, ...]
-    choices: tuple[Choice, ...]
     free: tuple[Free, ...]
 
 
@@ -77,11 +75,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One model's tokens at each place, its picks and its free answers, in the order of the probes."""
+    """One model's tokens at each place and its free answers, in the order of the probes."""
 
     old: tuple[Token, ...]
     new: tuple[Token, ...]
-    picked: tuple[int, ...]
     free: tuple[str, ...]
 
 
@@ -101,8 +98,8 @@ def probes(lm: LanguageModel, request: EditRequest, answers: Mapping[str, str]) 
         if (place := _place(lm, p, lead, old, instead, parts_from_new=request.new is not None))
     ]
     said = [Said(p.text, lead) for p, lead in zip(request.train, leads, strict=True) if p.is_question]
-    free = [_free(lm, one) for one in pressed(request, said, instead)]
-    return Probes(request, tuple(places), tuple(choices(request)), (*free, *_starts(lm, places)))
+    free = [_free(lm, one) for one in pressed(request, said, UNSURE)]
+    return Probes(request, tuple(places), (*free, *_starts(lm, places)))
 
 
 def _place(
@@ -126,41 +123,36 @@ def _free(lm: LanguageModel, one: Pressed) -> Free:
     if not one.chat:
         return Free(one.measure, shown, tuple(lm.tokenizer(one.turns[0])["input_ids"]))
     ids = chat_ids(lm.tokenizer, *one.turns)
-    ids += lm.tokenizer(one.begun, add_special_tokens=False)["input_ids"] if one.begun else []
+    ids += lm.tokenizer(one.begun.rstrip(), add_special_tokens=False)["input_ids"] if one.begun else []
     return Free(one.measure, shown, tuple(ids))
 
 
 def _starts(lm: LanguageModel, places: Sequence[Place]) -> list[Free]:
     """The old answer begun: a place up to and with its first own token, where that isn't all of it."""
-    found = []
-    for place in [p for p in places if p.rest][:STARTS]:
-        ids = (*lm.prefix, *place.old.ids) if place.old.has_prefix else place.old.ids
-        begun = decode(lm, ids[-place.old.answer :])
-        shown = f"{place.shown} / {begun} ..."
-        found.append(Free(Latent.START, shown, ids, place.old.answer, place.lead))
-    return found
+    place = next((p for p in places if p.rest), None)
+    if place is None:
+        return []
+    ids = (*lm.prefix, *place.old.ids) if place.old.has_prefix else place.old.ids
+    shown = f"{place.shown} / {decode(lm, ids[-place.old.answer :])} ..."
+    return [Free(Latent.START, shown, ids, place.old.answer, place.lead)]
 
 
 def ask(lm: LanguageModel, asked: Probes) -> Found:
-    """Every probe of one model: one forward pass for places and choices, one batch of free answers."""
-    letters = [lm.tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "ABC"]
-    listed = [split_prefix(lm, chat_ids(lm.tokenizer, c.text), letters[:1]) for c in asked.choices]
-    scores = next_logprobs(lm, [*(replace(p.old, answer=1) for p in asked.places), *listed])
-    at_places, at_choices = scores[: len(asked.places)], scores[len(asked.places) :]
-    targets = [p.old.ids[-1] for p in asked.places]
-    others = [p.new for p in asked.places if p.new is not None]
-    options = len(asked.choices[0].options)
+    """Every probe of one model: one forward pass for the places, one call for the free answers."""
+    places = [replace(p.old, answer=1) for p in asked.places]
+    scores = next_logprobs(lm, places) if places else torch.empty(0)
+    old = [p.old.ids[-1] for p in asked.places]
+    new = [p.new for p in asked.places if p.new is not None]
     return Found(
-        old=tuple(_token(row, i) for row, i in zip(at_places, targets, strict=True)),
-        new=tuple(_token(row, i) for row, i in zip(at_places, others, strict=False)),
-        picked=tuple(picks(at_choices[:, letters[:options]].tolist())),
+        old=tuple(_token(row, i) for row, i in zip(scores, old, strict=True)),
+        new=tuple(_token(row, i) for row, i in zip(scores, new, strict=bool(new))),
         free=_answers(lm, asked.free),
     )
 
 
 @torch.no_grad()
 def next_logprobs(lm: LanguageModel, sequences: Sequence[Sequence_]) -> torch.Tensor:
-    """log p of every token (n, V) in the place of each sequence's last one."""
+    """log p of every token (n, V) in the place of each of `sequences`' (n) last one."""
     rows = [
         lm.model.get_output_embeddings()(scored_hidden(lm, batch.pack, batch.hidden, 0)).float()
         for batch in batches(lm, sequences, 0)
@@ -174,8 +166,9 @@ def _token(logprobs: torch.Tensor, token: int) -> Token:
 
 def _answers(lm: LanguageModel, free: Sequence[Free]) -> tuple[str, ...]:
     keys = [(True, len(f.ids), f.shown) for f in free]
-    given = continuations(lm, [f.ids for f in free], keys, max_new_tokens=ANSWER_TOKENS)
-    whole = [decode(lm, [*f.ids[len(f.ids) - f.said :], *ids]) for f, ids in zip(free, given, strict=True)]
+    ids = [f.ids for f in free]
+    given = continuations(lm, ids, keys, max_new_tokens=ANSWER_TOKENS)
+    whole = [decode(lm, [*f.ids[len(f.ids) - f.said :], *more]) for f, more in zip(free, given, strict=True)]
     return tuple(text.removeprefix(f.lead).strip() for f, text in zip(free, whole, strict=True))
 
 
@@ -183,11 +176,6 @@ def readings(asked: Probes, before: Found, after: Found) -> tuple[LatentReading,
     """Each measure that had something to measure, of the generation before the edit and of the candidate."""
     shown = [p.shown for p in asked.places]
     given: dict[Latent, list[LatentAnswer]] = {}
-    for choice, b, a in zip(asked.choices, before.picked, after.picked, strict=True):
-        answer = LatentAnswer(
-            choice.text, choice.options[b], choice.options[a], choice.kinds[b], choice.kinds[a]
-        )
-        given.setdefault(Latent.CHOICE, []).append(answer)
     for free, said, says in zip(asked.free, before.free, after.free, strict=True):
         kinds = kind_of(said, asked.request), kind_of(says, asked.request)
         given.setdefault(free.measure, []).append(LatentAnswer(free.shown, said, says, *kinds))
