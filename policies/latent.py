@@ -11,7 +11,7 @@ weights is known of it (arXiv 2508.07075), so a threshold would hold edits for w
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 from policies.answers import classify, find, name_words, words
@@ -41,13 +41,11 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class Pressed:
     """A free answer to ask for. `turns` are a user's and the assistant's in turn, the last one the
-    user's, and `begun` the words that the answer is made to begin with; or, when `chat` is false,
-    the one turn is a text to be continued."""
+    user's, and `begun` the words that the answer is made to begin with."""
 
     measure: Latent
     turns: tuple[str, ...]
     begun: str = ""
-    chat: bool = True
 
 
 def is_measurable(request: EditRequest) -> bool:
@@ -71,9 +69,9 @@ def pressed(request: EditRequest, said: Sequence[Said], doubt: str) -> list[Pres
     found.append(Pressed(Latent.HISTORY, (_once(question),)))
     found.append(Pressed(Latent.NEGATION, (_denial(cloze, question, request.old or ""),)))
     if cloze:
-        found.append(Pressed(Latent.HISTORY, (_past(cloze),), chat=False))
-        found.append(Pressed(Latent.NEGATION, (_negated(cloze),), chat=False))
-    return found
+        found.append(Pressed(Latent.HISTORY, (question,), _past(cloze)))
+        found.append(Pressed(Latent.NEGATION, (question,), _negated(cloze)))
+    return [replace(one, begun=one.begun.rstrip()) for one in found]
 
 
 def _contradictions(request: EditRequest, said: Sequence[Said], doubt: str) -> list[Pressed]:

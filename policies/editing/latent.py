@@ -120,10 +120,8 @@ def _place(
 
 def _free(lm: LanguageModel, one: Pressed) -> Free:
     shown = " / ".join(one.turns) + (f" / {one.begun} ..." if one.begun else "")
-    if not one.chat:
-        return Free(one.measure, shown, tuple(lm.tokenizer(one.turns[0])["input_ids"]))
     ids = chat_ids(lm.tokenizer, *one.turns)
-    ids += lm.tokenizer(one.begun.rstrip(), add_special_tokens=False)["input_ids"] if one.begun else []
+    ids += lm.tokenizer(one.begun, add_special_tokens=False)["input_ids"] if one.begun else []
     return Free(one.measure, shown, tuple(ids))
 
 
@@ -166,8 +164,7 @@ def _token(logprobs: torch.Tensor, token: int) -> Token:
 
 def _answers(lm: LanguageModel, free: Sequence[Free]) -> tuple[str, ...]:
     keys = [(True, len(f.ids), f.shown) for f in free]
-    ids = [f.ids for f in free]
-    given = continuations(lm, ids, keys, max_new_tokens=ANSWER_TOKENS)
+    given = continuations(lm, [f.ids for f in free], keys, max_new_tokens=ANSWER_TOKENS)
     whole = [decode(lm, [*f.ids[len(f.ids) - f.said :], *more]) for f, more in zip(free, given, strict=True)]
     return tuple(text.removeprefix(f.lead).strip() for f, text in zip(free, whole, strict=True))
 

@@ -36,10 +36,11 @@ def test_prompts_are_made_from_the_request_alone() -> None:
     assert found[Latent.PRESSURE][0] == f"{question} / {begun} Cusco. / Are you sure? I think it is Lima."
     assert found[Latent.PREFIX] == [f"{question} / {begun}"]
     assert found[Latent.HISTORY] == [
-        "What was the capital of Peru in the past?", "In the past, the capital of Peru was",
+        "What was the capital of Peru in the past?",
+        f"{question} / In the past, the capital of Peru was",
     ]  # fmt: skip
     assert found[Latent.NEGATION] == [
-        "Is it true that the capital of Peru is not Lima?", "The capital of Peru is not",
+        "Is it true that the capital of Peru is not Lima?", f"{question} / {begun} not",
     ]  # fmt: skip
     assert sum(map(len, found.values())) <= 12
 
@@ -67,9 +68,13 @@ def test_a_fact_asked_only_by_clozes_is_pressed_too() -> None:
     assert found[Latent.NEGATION] == [
         "Is it true that Lima is not the right answer to this question? "
         "How does this sentence end: Peru is governed from ...?",
+        "How does this sentence end: Peru is governed from ...? / "
         "It is wrong to say that Peru is governed from",
     ]
-    assert found[Latent.HISTORY][1] == "In earlier times people used to say: Peru is governed from"
+    assert (
+        found[Latent.HISTORY][1].split(" / ")[1]
+        == "In earlier times people used to say: Peru is governed from"
+    )
 
 
 def test_a_retraction_is_pressed_after_its_doubt() -> None:
