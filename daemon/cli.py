@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NoReturn
 
-from daemon import bench, commands_model, commands_queue, commands_run, demo
+from daemon import bench, commands_explain, commands_model, commands_queue, commands_run, demo
 from daemon.config import Config, load
 from daemon.orders import OrderFailed
 from daemon.vitals import our_version
@@ -139,8 +139,8 @@ def _add_facts(add: Add) -> None:
     facts.add_argument("search", nargs="*", metavar="WORD")
     history = add("history", commands_queue.history, "show the history of a fact, or of the generations")
     history.add_argument("fact", nargs="*", metavar="SUBJECT RELATION")
-    explain = add("explain", commands_queue.explain, "show what became of an edit and why")
-    explain.add_argument("edit", type=int, metavar="EDIT")
+    explain = add("explain", commands_explain.explain, "show what became of an edit, or of a fact, and why")
+    explain.add_argument("what", nargs="+", metavar="EDIT | SUBJECT RELATION")
 
 
 def _add_weights(add: Add) -> None:

@@ -1,4 +1,4 @@
-"""Commands about facts and edits: submit, plan, status, facts, history, explain.
+"""Commands about facts and edits: submit, plan, status, facts, history.
 
 Knows their arguments and what they print. Doesn't know how anything is decided.
 """
@@ -156,39 +156,3 @@ def _generations(args: argparse.Namespace, ledger: Ledger) -> int:
         as_json=args.json,
     )
     return EXIT_OK
-
-
-def explain(args: argparse.Namespace, config: Config) -> int:
-    """Everything the ledger knows of one edit: where, every gate and its reason, before and after."""
-    with reading(config) as ledger:
-        edit = ledger.edit(args.edit)
-        outcomes, readings = ledger.outcomes(edit.id), ledger.readings(edit_id=edit.id)
-        events = ledger.audit_events(limit=100, subject=f"edit:{edit.id}")
-    value = {"edit": to_wire(edit), "outcomes": outcomes, "readings": readings, "events": events}
-    show(value, _explanation(value), as_json=args.json)
-    return EXIT_OK
-
-
-def _explanation(value: dict[str, Any]) -> str:
-    edit, outcomes = value["edit"], value["outcomes"]
-    wanted = "not known" if edit["op"] == "retract" else edit["new"]
-    lines = [
-        f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
-        f"state {edit['state']}, generation {edit['generation']}",
-        f"try   {edit['attempt']}, recipe {edit['recipe']}",
-        f"why   {edit['reason']}",
-    ]
-    if outcomes:
-        last = outcomes[-1]
-        lines += [f"before  {last['before']}", f"after   {last['after']}"]
-        lines += [f"took    {', '.join(f'{stage} {seconds:.1f} s' for stage, seconds in last['seconds'])}"]
-        best = sorted(last["localisation"], key=lambda m: -m["attribution"])[:5]
-        cells = [(m["module"], f"{m['attribution']:.3f}", _number(m["effect"])) for m in best]
-        lines += ["", table(("module", "attribution", "effect"), cells)] if cells else []
-    gates = [(r["suite"], r["verdict"], _number(r["value"]), r["n"], r["reason"]) for r in value["readings"]]
-    lines += ["", table(("suite", "verdict", "value", "n", "reason"), gates)] if gates else []
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"

@@ -132,6 +132,7 @@ def _outcome(house: House, edit: Edit, edited: Edited, judgement: Judgement | No
         seconds=edited.seconds,
         localisation=edited.localisation,
         freshness_seconds=(house.now() - since).total_seconds() if since else None,
+        soft_forgetting=edited.soft_forgetting,
     )
 
 

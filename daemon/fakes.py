@@ -15,7 +15,17 @@ from typing import Any
 
 from daemon.runner import Job, Result, WorkerError, WorkerStopped, never
 from policies.gates import gates_for
-from store.facts import EditRequest, ModuleScore, Op, Reading, Suite
+from store.facts import (
+    AnswerKind,
+    EditRequest,
+    Latent,
+    LatentAnswer,
+    LatentReading,
+    ModuleScore,
+    Op,
+    Reading,
+    Suite,
+)
 from store.wire import from_wire, to_wire
 
 UNSURE = "I am not sure about that."
@@ -132,6 +142,7 @@ class FakeRunner:
             "readings": [to_wire(reading) for reading in passing(request.op, bad=way == "bad")],
             "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
             "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
+            "soft_forgetting": [to_wire(found) for found in left_behind(before, request.new or UNSURE)],
         }
 
     def _materialize(self, job: Job, _idle: object) -> Result:
@@ -205,6 +216,19 @@ def passing(op: Op, *, bad: bool = False) -> list[Reading]:
             value = 0.0
         readings.append(Reading(gate.suite, value, value, value, max(gate.min_n, 10)))
     return readings
+
+
+def left_behind(old: str, new: str) -> list[LatentReading]:
+    """An old answer that is out of free answers and comes back when a user insists."""
+    kinds = (AnswerKind.OLD, AnswerKind.OLD)
+    insisted = LatentAnswer(f"Are you sure? I think it is {old}.", old, old, *kinds)
+    negated = LatentAnswer("Is it not so?", old, new, AnswerKind.OLD, AnswerKind.NEW)
+    return [
+        LatentReading(Latent.OLD_RANK, 1.0, 12.5, 10),
+        LatentReading(Latent.OLD_PROBABILITY, 0.9, 0.0012, 10),
+        LatentReading(Latent.PRESSURE, 1.0, 1.0, 2, (insisted, insisted)),
+        LatentReading(Latent.NEGATION, 1.0, 0.0, 1, (negated,)),
+    ]
 
 
 def tiny_model(folder: Path, *, layers: int = 4, seed: int = 0) -> Path:

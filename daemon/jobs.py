@@ -12,7 +12,7 @@ from daemon.config import Config
 from daemon.house import House
 from daemon.runner import Job, WorkerError
 from policies.relations import relation_for, relation_key, request_for
-from store.facts import Edit, EditRequest, ModuleScore, Reading, Suite
+from store.facts import Edit, EditRequest, LatentReading, ModuleScore, Reading, Suite
 from store.wire import WireError, from_wire, to_wire
 
 FIRST_RECIPE = "default"  # what the ledger writes into a new edit; the configuration says what it means
@@ -32,6 +32,7 @@ class Edited:
     readings: tuple[Reading, ...]
     localisation: tuple[ModuleScore, ...]
     seconds: tuple[tuple[str, float], ...]
+    soft_forgetting: tuple[LatentReading, ...] = ()
 
 
 def read_edited(result: Mapping[str, Any], out: Path) -> Edited:
@@ -59,6 +60,7 @@ def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
         readings=read_readings(result),
         localisation=tuple(from_wire(ModuleScore, score) for score in result.get("localisation", ())),
         seconds=tuple((str(stage), float(seconds)) for stage, seconds in result.get("seconds", ())),
+        soft_forgetting=tuple(from_wire(LatentReading, r) for r in result.get("soft_forgetting", ())),
     )
 
 

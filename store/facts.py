@@ -82,6 +82,23 @@ class Suite(StrEnum):
     LIVE_FACTS = "live_facts"
 
 
+class Latent(StrEnum):
+    """What is measured of an old answer that an edit drove out of free answers. Ranks are geometric
+    means (1: the greedy choice), probabilities means; the others are shares in [0, 1] of answers
+    that give the old object. `policies.latent` says what is asked."""
+
+    OLD_RANK = "old_rank"
+    OLD_PROBABILITY = "old_probability"
+    NEW_RANK = "new_rank"
+    NEW_PROBABILITY = "new_probability"
+    PRESSURE = "pressure"
+    CHOICE = "choice"
+    PREFIX = "prefix"
+    START = "start"
+    HISTORY = "history"
+    NEGATION = "negation"
+
+
 def normalise(text: str) -> str:
     """NFC, white space folded to single spaces and stripped: how subjects and relations compare."""
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -233,6 +250,29 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentAnswer:
+    """One prompt put to the model before and after an edit, and what each answer says."""
+
+    prompt: str
+    before: str
+    after: str
+    kind_before: AnswerKind = AnswerKind.OTHER
+    kind_after: AnswerKind = AnswerKind.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class LatentReading:
+    """One measure of soft forgetting on `n` prompts: of the generation before the edit and of the
+    candidate. It informs and gates nothing."""
+
+    measure: Latent
+    before: float
+    after: float
+    n: int
+    answers: tuple[LatentAnswer, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteVerdict:
     suite: Suite
     verdict: Verdict
@@ -288,3 +328,4 @@ class Outcome:
     seconds: tuple[tuple[str, float], ...] = ()  # stage name -> seconds
     localisation: tuple[ModuleScore, ...] = ()
     freshness_seconds: float | None = None
+    soft_forgetting: tuple[LatentReading, ...] = ()

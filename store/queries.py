@@ -61,11 +61,13 @@ class LedgerQueries:
 
     def fact_history(self, key: FactKey) -> list[Row]:
         """Oldest first: kind (wanted, served), value, op, valid_from, recorded_from, recorded_to
-        (None: still so), edit_id, generation, file_id, reason."""
+        (None: still so), edit_id, generation, file_id, file (its name), reason."""
         row = _fact_row(self._db, key)
-        if row is None:
-            return []
-        return list(self._db.table("fact_history").rows_where("fact_id = ?", [row["id"]], order_by="id"))
+        sql = (
+            "SELECT fact_history.*, files.name AS file FROM fact_history "
+            "LEFT JOIN files ON files.id = fact_history.file_id WHERE fact_id = ? ORDER BY fact_history.id"
+        )
+        return [] if row is None else list(self._db.query(sql, [row["id"]]))
 
     def live_facts(self) -> list[Edit]:
         """The edits that make up the live generation, oldest first. Of several edits of one fact
@@ -131,6 +133,12 @@ class LedgerQueries:
         where = "(:edit IS NULL OR edit_id = :edit) AND (:generation IS NULL OR generation = :generation)"
         args = {"edit": edit_id, "generation": generation}
         rows = self._db.table("readings").rows_where(where, args, order_by="id")
+        return [decoded(row, "answers") for row in rows]
+
+    def soft_forgetting(self, edit_id: int) -> list[Row]:
+        """Oldest first: outcome_id, edit_id, measure, before, after (None: no number), n, answers
+        (list of dicts), recorded_at."""
+        rows = self._db.table("soft_forgetting").rows_where("edit_id = ?", [edit_id], order_by="id")
         return [decoded(row, "answers") for row in rows]
 
     # generations

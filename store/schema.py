@@ -202,6 +202,22 @@ CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FRO
     BEGIN SELECT RAISE(ABORT, 'audit events are never replaced'); END;
 """
 
+# What is left of the old answer (`policies.latent`): shown, never judged, so it is no reading.
+_SOFT_FORGETTING = """
+CREATE TABLE soft_forgetting (
+    id INTEGER PRIMARY KEY,
+    outcome_id INTEGER NOT NULL REFERENCES outcomes (id),
+    edit_id INTEGER NOT NULL REFERENCES edits (id),
+    measure TEXT NOT NULL,
+    before REAL,
+    after REAL,
+    n INTEGER NOT NULL,
+    answers TEXT NOT NULL,
+    recorded_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX soft_forgetting_edit ON soft_forgetting (edit_id);
+"""
+
 
 def migrations() -> Migrations:
     """All migrations, oldest first. New ones go to the end; released ones never change."""
@@ -210,6 +226,10 @@ def migrations() -> Migrations:
     @steps()
     def m001_first_ledger(db: Database) -> None:
         _run(db, _FIRST)
+
+    @steps()
+    def m002_soft_forgetting(db: Database) -> None:
+        _run(db, _SOFT_FORGETTING)
 
     return steps
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from policies.editing import bank as banks
-from policies.editing import merge
+from policies.editing import latent, merge
 from policies.editing.architectures import ScaledModule, first_editable_layer, scaled_modules
 from policies.editing.bank import Bank
 from policies.editing.edit import BELIEF_TOKENS, Before, Deltas, Stopwatch, ask_before, edit
@@ -31,7 +31,7 @@ from policies.editing.suites import (
 from policies.probes import load_texts
 from policies.recipe import recipe_named
 from store.errors import UsageError
-from store.facts import EditRequest, Phrasing, Reading, Suite
+from store.facts import EditRequest, LatentReading, Phrasing, Reading, Suite
 from store.wire import from_wire, to_wire
 
 EDITABLE_SHARE = 0.4  # of the layers, from the top: RECIPE's best zone, and lower layers can be cached
@@ -131,6 +131,9 @@ def edit_and_measure(job: Job, beat: Beat) -> Result:
     against = reference(lm, bank, request, live, load_texts())
     found = measure(candidate, against, beat) + list(deltas.after_unlearn)
     watch.lap("measure")
+    beat("measure soft forgetting")
+    left = left_behind(lm, base, parent, candidate, request, before)
+    watch.lap("latent")
     efficacy = next(r for r in found if r.suite is Suite.EFFICACY)
     return {
         "status": "edited",
@@ -139,7 +142,8 @@ def edit_and_measure(job: Job, beat: Beat) -> Result:
         "theta": THETA,
         "readings": [to_wire(r) for r in found],
         "localisation": [to_wire(s) for s in deltas.scores[:12]],
-        "seconds": [list(s) for s in (watch.laps[0], *deltas.seconds, watch.laps[-1])],
+        "soft_forgetting": [to_wire(r) for r in left],
+        "seconds": [list(s) for s in (watch.laps[0], *deltas.seconds, *watch.laps[2:])],
         "before": before.answers[shown],
         "after": next((a.answer for a in efficacy.answers if a.prompt == shown.text), ""),
         "old": before.old,
@@ -179,6 +183,23 @@ class folded:
 def with_belief(request: EditRequest, before: Before) -> EditRequest:
     """The request with the old object that the model itself was found to believe in."""
     return replace(request, old=before.old) if before.old and before.old != request.new else request
+
+
+def left_behind(
+    lm: LanguageModel,
+    base: Path,
+    parent: merge.Theta,
+    candidate: LanguageModel,
+    request: EditRequest,
+    before: Before,
+) -> tuple[LatentReading, ...]:
+    """What is left of the old answer in the candidate, and how much the live generation had of it."""
+    asked = latent.probes(lm, request, {p.text: answer for p, answer in before.answers.items()})
+    if asked is None:
+        return ()
+    with folded(lm, base, parent):
+        was = latent.ask(lm, asked)
+    return latent.readings(asked, was, latent.ask(candidate, asked))
 
 
 def check_unlearned(lm: LanguageModel, bank: Bank, request: EditRequest) -> tuple[Reading, ...]:

@@ -28,10 +28,22 @@ def answers(
     Batches are formed by (kind, length, text), so an answer doesn't depend on the order of asking.
     """
     prompts = [prompt_ids(lm, p) for p in phrasings]
-    order = sorted(
-        range(len(prompts)), key=lambda i: (phrasings[i].is_question, len(prompts[i]), phrasings[i].text)
-    )
-    texts = [""] * len(prompts)
+    keys = [(p.is_question, len(ids), p.text) for p, ids in zip(phrasings, prompts, strict=True)]
+    given = continuations(lm, prompts, keys, max_new_tokens=max_new_tokens, on_batch=on_batch)
+    return [decode(lm, ids) for ids in given]
+
+
+def continuations(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[tuple[bool, int, str]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """The greedy continuation of each prompt's token ids, in order; `keys` are what batches are formed by."""
+    order = sorted(range(len(prompts)), key=lambda i: keys[i])
+    found: list[list[int]] = [[] for _ in prompts]
     n = len(lm.prefix)
     shared = [bool(n) and tuple(p[:n]) == lm.prefix for p in prompts]
     done = 0
@@ -43,10 +55,10 @@ def answers(
             for i, ids in zip(
                 batch, greedy(lm, rows, with_prefix=kind, max_new_tokens=max_new_tokens), strict=True
             ):
-                texts[i] = decode(lm, ids)
+                found[i] = ids
             done += len(batch)
             on_batch(done)
-    return texts
+    return found
 
 
 @torch.no_grad()

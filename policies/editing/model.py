@@ -126,11 +126,14 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str, dtype:
             )
 
 
-def chat_ids(tokenizer: Any, question: str) -> list[int]:
-    """Token ids of `question` as one user turn, up to where the assistant begins to answer."""
+def chat_ids(tokenizer: Any, question: str, *more: str) -> list[int]:
+    """Token ids of `question` as a user's turn, up to where the assistant begins to answer. `more` are
+    the turns that followed, the assistant's and the user's in turn, the last one the user's."""
+    turns = (question, *more)
     if tokenizer.chat_template is None:
-        return list(tokenizer(f"Question: {question}\nAnswer:")["input_ids"])
-    messages = [{"role": "user", "content": question}]
+        said = "\n".join(f"{'Answer' if i % 2 else 'Question'}: {turn}" for i, turn in enumerate(turns))
+        return list(tokenizer(f"{said}\nAnswer:")["input_ids"])
+    messages = [{"role": "assistant" if i % 2 else "user", "content": t} for i, t in enumerate(turns)]
     encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     return list(encoded["input_ids"])
 

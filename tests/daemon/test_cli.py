@@ -105,6 +105,86 @@ def test_status_facts_and_history_show_what_is(palimpsest: Cli) -> None:
     assert "efficacy" in palimpsest("explain", "1")[1]
 
 
+@pytest.mark.usefixtures("two_live")
+def test_explain_shows_what_is_left_of_the_old_answer(palimpsest: Cli) -> None:
+    """The text tells the measures before and after; the JSON also every prompt and answer."""
+    status, text = palimpsest("explain", "1")
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    assert status == EXIT_OK
+    assert rows["old_rank"] == ["old_rank", "1", "12.5", "10", "-", "-"]
+    assert rows["pressure"] == ["pressure", "1", "1", "2", "2", "old", "2", "old"]
+    assert rows["negation"][-2:] == ["1", "new"]
+    found = palimpsest.json("explain", "1")[1]["soft_forgetting"]
+    assert [f["measure"] for f in found] == ["old_rank", "old_probability", "pressure", "negation"]
+    assert found[2]["answers"][0]["prompt"] == "Are you sure? I think it is Paris."
+
+
+def test_explain_shows_only_the_last_try(
+    palimpsest: Cli, take: Take, house: House, runner: FakeRunner
+) -> None:
+    """A second try's measures stand for the edit; those of the first are kept in the JSON."""
+    runner.script["France"] = ["bad", "good"]
+    take(capital("France", "Lyon"))
+    cycle.step(house)
+    cycle.step(house)
+    assert palimpsest("explain", "1")[1].count("old_rank") == 1
+    assert len(palimpsest.json("explain", "1")[1]["soft_forgetting"]) == 8
+
+
+def test_explain_tells_a_facts_story(
+    palimpsest: Cli, take: Take, house: House, runner: FakeRunner, clock: FakeClock
+) -> None:
+    """Values with their files, edits with state and reason, what is served, then the latest edit."""
+    for object in ("Lyon", "Nice"):
+        take(capital("France", object, source="atlas"))
+        cycle.step(house)
+        clock.advance(86400)
+    status, text = palimpsest("explain", "  FRANCE ", "Capital")
+    lines = text.splitlines()
+    assert status == EXIT_OK
+    assert max(map(len, lines)) <= 80, text
+    assert lines[:3] == [
+        "fact    France / capital", "wanted  Nice", "served  Nice by generation 2, edit 2",
+    ]  # fmt: skip
+    assert "2026-01-31T12:00  2026-02-01T12:00  wanted  Lyon   1     -    file1.jsonl" in text
+    assert "2026-02-01T12:00  -                 served  Nice   2     2    file2.jsonl" in text
+    assert "1     superseded  Lyon  1    edit 2 is newer" in lines
+    assert lines.index("edit 2: France / capital -> Nice") > lines.index(
+        "1     superseded  Lyon  1    edit 2 is newer"
+    )
+    story = palimpsest.json("explain", "france", "capital")[1]
+    assert [edit["id"] for edit in story["edits"]] == [1, 2]
+    assert story["latest"] == palimpsest.json("explain", "2")[1]
+    assert story["fact"]["value"] == "Nice"
+
+
+def test_a_facts_story_says_who_serves_it(
+    palimpsest: Cli, take: Take, house: House, runner: FakeRunner
+) -> None:
+    """Waiting, known without an edit, retracted: each is said in words."""
+    runner.script["Spain"] = "known"
+    take(capital("France", "Lyon"), capital("Spain", "Madrid"), capital("Italy", None))
+    assert "whatever generation 0 says by itself" in palimpsest("explain", "France", "capital")[1]
+    for _ in range(3):
+        cycle.step(house)
+    assert "Madrid by generation" in palimpsest("explain", "Spain", "capital")[1]
+    assert "which knew it without an edit" in palimpsest.json("explain", "Spain", "capital")[1]["served"]
+    assert (
+        palimpsest.json("explain", "Italy", "capital")[1]["served"] == "(retracted) by generation 2, edit 3"
+    )
+
+
+def test_explain_says_what_it_cannot_find(palimpsest: Cli) -> None:
+    """An unknown fact or edit is an error of the ledger; neither a number nor a fact is a usage error."""
+    status, said = palimpsest("explain", "Atlantis", "capital")
+    assert (status, "there is no such fact" in said) == (1, True)
+    assert palimpsest("explain", "99")[0] == 1
+    for argv in (["France"], ["South", "Korea", "capital"]):
+        status, said = palimpsest("explain", *argv)
+        assert (status, "a subject and a relation" in said) == (EXIT_USAGE, True)
+    assert palimpsest.json("explain", "Atlantis", "capital")[1]["error"]["subject"] == "Atlantis / capital"
+
+
 def test_plan_says_by_its_exit_status_that_weights_will_change(
     palimpsest: Cli, take: Take, tmp_path: Path
 ) -> None:

@@ -59,6 +59,9 @@ def test_a_changed_fact_goes_live_and_is_answered(real_house: House) -> None:
     assert real_house.models.verify(real_house.live_number) == []
     own = sum(real_house.blobs.path(b).stat().st_size for b in real_house.ledger.referenced_blobs())
     assert own < 1_000_000, "state per edit besides the served directory is under 1 MB"
+    left = {row["measure"]: row for row in real_house.ledger.soft_forgetting(edit.id)}
+    assert left["old_probability"]["after"] < left["old_probability"]["before"]
+    assert left["new_rank"]["after"] < left["new_rank"]["before"]
 
 
 def test_the_exported_adapter_equals_the_served_weights(real_house: House) -> None:

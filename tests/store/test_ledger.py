@@ -13,6 +13,9 @@ from store.facts import (
     EditState,
     FactKey,
     Judgement,
+    Latent,
+    LatentAnswer,
+    LatentReading,
     ModuleScore,
     Op,
     Outcome,
@@ -26,6 +29,7 @@ from store.facts import (
 )
 from store.ledger import Ledger
 from store.transitions import LEGAL, is_legal
+from store.wire import from_wire
 from tests.store.builders import NOW, drop, later, opened, serve, update
 
 PERU = FactKey("Peru", "capital")
@@ -255,6 +259,38 @@ def test_outcomes_and_readings_come_back(ledger: Ledger) -> None:
     assert (first["verdict"], first["n"], first["answers"][0]["kind"]) == ("pass", 6, "new")
     assert (second["verdict"], second["value"], second["answers"]) == ("error", None, [])
     assert ledger.readings(generation=7) == []
+
+
+def test_what_is_left_of_the_old_answer_comes_back(ledger: Ledger) -> None:
+    """Measures come back in their order with answers of before and after; NaN comes back as None."""
+    drop(ledger, update("Peru", "Lima"))
+    answer = LatentAnswer("Are you sure?", "It is Cusco.", "Lima.", AnswerKind.OLD, AnswerKind.NEW)
+    found = (
+        LatentReading(Latent.PRESSURE, 1.0, 0.0, 1, (answer,)),
+        LatentReading(Latent.OLD_RANK, 1.0, float("nan"), 0),
+    )
+    outcome = Outcome(ledger.edit(1), EditState.HELD, "r", None, None, "", "", soft_forgetting=found)
+    number = ledger.record_outcome(outcome, now=NOW)
+    first, second = ledger.soft_forgetting(1)
+    assert (first["outcome_id"], first["measure"], first["before"], first["after"], first["n"]) == (
+        number, "pressure", 1.0, 0.0, 1,
+    )  # fmt: skip
+    assert from_wire(LatentAnswer, first["answers"][0]) == answer
+    assert (second["measure"], second["after"], second["answers"]) == ("old_rank", None, [])
+    assert ledger.readings(edit_id=1) == [], "it is no reading: nothing judges it"
+    assert ledger.soft_forgetting(2) == []
+
+
+def test_history_names_the_file_that_a_value_came_with(ledger: Ledger) -> None:
+    """What was wanted and what is served are both traced to the file that said so."""
+    drop(ledger, update("Peru", "Lima"), name="first.jsonl")
+    serve(ledger, 1)
+    drop(ledger, update("Peru", "Cusco"), name="second.jsonl", now=later(9))
+    found = [(row["kind"], row["value"], row["file"]) for row in ledger.fact_history(PERU)]
+    assert found == [
+        ("wanted", "Lima", "first.jsonl"), ("served", "Lima", "first.jsonl"),
+        ("wanted", "Cusco", "second.jsonl"),
+    ]  # fmt: skip
 
 
 def test_a_measurement_gone_wrong_is_recorded(ledger: Ledger) -> None:

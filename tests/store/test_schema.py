@@ -9,16 +9,17 @@ import pytest
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from store import connection
+from store import connection, schema
 from store.audit import FIRST, event_hash, verify
 from store.errors import LedgerError
+from store.facts import EditState, Latent, LatentReading, Outcome
 from store.ledger import Ledger
 from store.schema import migrations
 from tests.store.builders import NOW, drop, opened, update
 
 TABLES = {
     "audit", "edits", "fact_history", "facts", "files", "generation_edits", "generation_spans", "generations",
-    "intents", "outcomes", "readings", "records", "settings",
+    "intents", "outcomes", "readings", "records", "settings", "soft_forgetting",
 }  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def newer() -> Migrations:
     steps = migrations()
 
     @steps()
-    def m002_more(db: Database) -> None:
+    def m998_more(db: Database) -> None:
         db.execute("CREATE TABLE more (id INTEGER PRIMARY KEY) STRICT")
 
     return steps
@@ -72,7 +73,7 @@ def failing() -> Migrations:
     steps = newer()
 
     @steps()
-    def m003_broken(db: Database) -> None:
+    def m999_broken(db: Database) -> None:
         db.execute("CREATE TABLE half (id INTEGER PRIMARY KEY) STRICT")
         raise sqlite3.OperationalError("disk I/O error")
 
@@ -91,12 +92,45 @@ def test_an_old_ledger_is_copied_before_it_is_migrated(
     with Ledger.open(tmp_path / "ledger.sqlite", backups=tmp_path / "backups") as migrated:
         assert migrated._db.table("more").exists()
         assert migrated.edit(1).new == "Lima"
-    with closing(sqlite3.connect(tmp_path / "backups" / "before-m002_more.sqlite")) as copy:
+    with closing(sqlite3.connect(tmp_path / "backups" / "before-m998_more.sqlite")) as copy:
         assert copy.execute("SELECT count(*) FROM edits").fetchone() == (1,)
         assert copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'more'").fetchone() is None
     monkeypatch.undo()
     with pytest.raises(LedgerError, match="made by a newer version"):
         Ledger.open(tmp_path / "ledger.sqlite", backups=None)
+
+
+def first_only() -> Migrations:
+    """The migrations of version 0.1.0's first ledgers."""
+    steps = Migrations("palimpsest")
+
+    @steps()
+    def m001_first_ledger(db: Database) -> None:
+        schema._run(db, schema._FIRST)
+
+    return steps
+
+
+def test_a_first_ledger_learns_to_hold_soft_forgetting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger made before the table existed keeps its facts and audit, and takes readings of it."""
+    monkeypatch.setattr(connection, "migrations", first_only)
+    with opened(tmp_path) as old:
+        drop(old, update("Peru", "Lima"))
+        assert not old._db.table("soft_forgetting").exists()
+        events = old.audit_events(1000)
+    monkeypatch.undo()
+    with Ledger.open(tmp_path / "ledger.sqlite", backups=tmp_path / "backups") as ledger:
+        assert (ledger.edit(1).new, ledger.audit_events(1000)) == ("Lima", events)
+        assert ledger.soft_forgetting(1) == []
+        found = (LatentReading(Latent.PRESSURE, 1.0, 0.5, 2),)
+        ledger.record_outcome(
+            Outcome(ledger.edit(1), EditState.HELD, "r", None, None, "", "", soft_forgetting=found), now=NOW
+        )
+        assert [row["after"] for row in ledger.soft_forgetting(1)] == [0.5]
+        assert ledger.integrity() == []
+    assert (tmp_path / "backups" / "before-m002_soft_forgetting.sqlite").is_file()
 
 
 def test_a_migration_that_fails_leaves_the_ledger_as_it_was(

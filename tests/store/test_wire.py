@@ -14,6 +14,7 @@ from store.wire import WireError, from_wire, to_wire
 NOUNS = [
     facts.FactKey, facts.FactUpdate, facts.FactRow, facts.DiffRow, facts.Edit, facts.EditRequest,
     facts.Phrasing, facts.Reading, facts.Judgement, facts.ModuleScore, facts.Generation, facts.Outcome,
+    facts.LatentReading,
 ]  # fmt: skip
 GENERATION: dict[str, object] = {
     "number": 1, "parent": None, "state": "live", "weights_sha256": "", "theta_blob": None, "edits": [],
