@@ -18,26 +18,27 @@ class Recipe:
     margin (log odds) that a wanted token is trained toward; `done_gap`: how far below it the worst
     answer may end; `done_damage`: mean shortfall of kept answers to end with. `unlearn_steps`: steps
     that stage 1 of an update may take to make the old answer doubtful; `coarse_steps`: first steps of a
-    stage, on a sample of the answers; `learn_steps`, `retract_steps`: then on all of them. `nats`:
-    shortfall beyond which an answer pulls no harder. `cap`: largest move of one log scale in one step.
-    `pull`: weight of the metric's norm, `rho`: damping to start from, `kept_weight`: weight of damage
-    to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal.
+    stage, on a sample of the answers; `learn_steps`, `retract_steps`: then on all of them, for each
+    weight in `pulls`. `nats`: shortfall beyond which an answer pulls no harder. `cap`: largest move of
+    one log scale in one step. `pulls`: weight of the metric's norm; the next, lower one is taken when
+    the fit has settled with a gap left. `rho`: damping to start from, `kept_weight`: weight of damage to
+    kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal.
     `neighbours`, `live_facts`: how many same-relation subjects and live facts have their answers kept.
     """
 
     name: str
     modules_share: float = 0.95
     goal: float = 1.0
-    done_gap: float = 0.9
+    done_gap: float = 1.2
     done_damage: float = 0.25
     unlearn_steps: int = 2
-    coarse_steps: int = 6
-    learn_steps: int = 12
-    retract_steps: int = 16
+    coarse_steps: int = 8
+    learn_steps: int = 3
+    retract_steps: int = 5
     nats: float = 10.0
     cap: float = 1.0
-    pull: float = 0.02
-    rho: float = 5.0
+    pulls: tuple[float, ...] = (0.3, 0.1, 0.03)
+    rho: float = 8.0
     eps: float = 1.0
     shrink: float = 1.0
     kept_weight: float = 1.0
@@ -49,14 +50,14 @@ DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Heavier protection: slower, for facts whose default edit did too much damage.
-    "gentle": replace(DEFAULT, name="gentle", kept_weight=4.0, pull=0.05, neighbours=32, learn_steps=16),
+    "gentle": replace(DEFAULT, name="gentle", kept_weight=4.0, pulls=(1.0, 0.3, 0.1), neighbours=32),
     # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
     "unguarded": replace(
         DEFAULT,
         name="unguarded",
         modules_share=1.0,
         cap=3.0,
-        pull=0.0,
+        pulls=(0.0,),
         eps=1e6,
         shrink=0.0,
         rho=1e-9,

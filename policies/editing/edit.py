@@ -222,20 +222,24 @@ class _Editor:
         return doubted(self.stack, [parting(a, b) for a, b in pairs], self.said, self.recipe.goal)
 
     def _fit(self, name: str, target: Answers, start: torch.Tensor, coarse: int, steps: int) -> Fit:
-        """`coarse` steps on a sample of the answers, which is cheap while they are far; then `steps` on
-        all. `start` is what is merged already: the stage adapter holds the rest."""
+        """`coarse` steps on a sample of the answers, which is cheap while they are far; then `steps` on all,
+        with a smaller norm first and a larger one where that leaves a gap. `start` is what is merged
+        already: the stage adapter holds the rest."""
         r = self.recipe
 
         def on_step(step: int, gap: float, damage: float) -> None:
             self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
 
-        options = FitOptions(r.nats, r.cap, r.pull, r.kept_weight, r.rho, r.done_gap, r.done_damage)
+        options = FitOptions(r.nats, r.cap, r.pulls[0], r.kept_weight, r.rho, r.done_gap, r.done_damage)
         whole = Problem(self.stack, self.metric, target, self.kept, options, start)
         sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse())
         found = fit(sample, start, coarse, on_step)
-        found = fit(whole, found.x, steps, on_step) if steps else found
+        for pull in r.pulls if steps else ():
+            found = fit(replace(whole, options=replace(options, pull=pull)), found.x, steps, on_step)
+            if found.gap <= r.done_gap:
+                break
         if torch.equal(found.x, start) and found.gap > r.done_gap:
-            raise NoProgressError(f"fit {name} adapter", f"{coarse + steps} steps", "none of them helped")
+            raise NoProgressError(f"fit {name} adapter", "all its steps", "none of them helped")
         return found
 
     def _sequence(self, phrasing: Phrasing, answer: str, limit: int = banks.ANSWER_TOKENS) -> Sequence_:

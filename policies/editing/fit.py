@@ -3,9 +3,10 @@
 minimise  F(x) = pull/2 x'Hx + wanted loss(x) + kept_weight * kept loss(x)   over the displacement x,
 where H = diag(d) + G'G measures how far retained answers move to first order (G: cached retention
 rows). A step solves (rho H + R'R) d = -grad F with R the shortfalls' rows; rho follows the ratio of
-the reduction found to the one predicted (Nielsen 1999, "Damping parameter in Marquardt's method"),
-and a step that didn't reduce F is taken back before its derivatives cost anything. The gradient is
-exact, the curvature lacks the shared prefix's part. Knows linear algebra; doesn't know text.
+the reduction found to the one predicted (Nielsen 1999, "Damping parameter in Marquardt's method"; but
+it halves at most, since early rows are far from linear), and a step that didn't reduce F is taken back
+before its derivatives cost anything. The gradient is exact, the curvature lacks the shared prefix's
+part. Knows linear algebra; doesn't know text.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from policies.editing.objectives import Answers, Look
 from store.errors import PalimpsestError
 
 INACTIVE = 0.05  # nats; a smaller shortfall is no reason to bend a step
+SETTLED = 0.04  # a step that reduces F by a smaller share is the last one
 
 
 class NoProgressError(PalimpsestError):
@@ -63,10 +65,10 @@ class FitOptions:
 
     nats: float = 10.0
     cap: float = 1.0
-    pull: float = 0.02
+    pull: float = 0.3
     kept_weight: float = 1.0
-    rho: float = 5.0
-    gap: float = 0.9
+    rho: float = 8.0
+    gap: float = 1.0
     damage: float = 0.25
 
     def met(self, gap: float, damage: float) -> bool:
@@ -135,7 +137,8 @@ def fit(
     steps: int,
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
 ) -> Fit:
-    """The displacement x (P,) from where the metric is centred, after at most `steps` steps.
+    """The displacement x (P,) from where the metric is centred, after at most `steps` steps: fewer when
+    `options` are met or F has settled.
 
     A step whose numbers aren't finite is taken back like any that doesn't help. Raises NoProgressError
     when they aren't at the start.
@@ -156,8 +159,11 @@ def fit(
         tried = problem.look(best.x + move)
         if tried.value < best.value:
             ratio = (best.value - tried.value) / max(predicted, 1e-9)
-            rho, backoff = rho * max(0.2, 1 - (2 * ratio - 1) ** 3), 2.0
+            rho, backoff = rho * max(0.5, 1 - (2 * ratio - 1) ** 3), 2.0
+            settled = best.value - tried.value < SETTLED * best.value
             best = tried
+            if settled:
+                break
             gradient, rows = problem.linearise(best)
         else:
             rho, backoff = rho * 2 * backoff, backoff * 2
