@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from policies.editing import merge
 from policies.editing.adapters import AdapterStack
@@ -164,7 +165,7 @@ def test_scales_in_force_are_the_fold_of_a_generation(world: World) -> None:
     edited = method_named("one-stage")(world, task(request()))
     out = world.base.parent / "gen"
     merge.materialize(world.base, edited.state.theta, out)
-    written = merge.load_file(out / merge.EDITABLE_SHARD)
+    written = load_file(out / merge.EDITABLE_SHARD)
     with in_force(world.lm, edited.state):
         for name in edited.state.theta:
             assert torch.equal(world.lm.model.get_parameter(name).data, written[name])

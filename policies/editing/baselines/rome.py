@@ -40,14 +40,14 @@ class Rome:
     the value's own norm (published rates belong to one model's scale); `ridge`: share of C's mean diagonal
     added to it. The moments are computed once and kept."""
 
-    depth: float = 0.35
-    step: float = 0.2
+    depth: float = 0.5
+    step: float = 0.5
     steps: int = 25
     kl: float = 0.0625
     decay: float = 0.5
     clamp: float = 4.0
     ridge: float = 0.05
-    done: float = 0.02
+    done: float = 0.05
     moments: dict[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, world: World, task: Task) -> Edited:
@@ -77,6 +77,7 @@ class Rome:
     def _delta(self, world: World, site: "Site", value: torch.Tensor, essence: "Site") -> torch.Tensor:
         """What the value (d_out,) must be moved by."""
         norm = float(value.norm())
+        world.beat(f"rome value norm {norm:.2f}")
         delta = torch.zeros_like(value, requires_grad=True)
         before = essence.next_token(delta).detach()
         optimiser = torch.optim.Adam([delta], lr=self.step * norm / len(delta) ** 0.5)
@@ -87,8 +88,8 @@ class Rome:
             if told.item() < self.done:
                 break
             drift = (before.exp() * (before - essence.next_token(delta))).sum()
-            loss = told + self.kl * drift + self.decay * (delta / norm).square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = told + self.kl * drift + self.decay * delta.norm() / norm**2
+            loss.backward()
             optimiser.step()
             delta.data *= min(1.0, self.clamp * norm / max(delta.data.norm().item(), 1e-9))
         return delta.detach()

@@ -39,7 +39,7 @@ class Lora:
     alpha: int = 16
     lr: float = 2e-3
     steps: int = 30
-    done: float = 0.02
+    done: float = 0.05
 
     def __call__(self, world: World, task: Task) -> Edited:
         lm, clock = world.lm, Stopwatch()
@@ -65,13 +65,14 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneLayer:
-    """`depth`: which layer, as a share of all; `box`: how far each weight may move."""
+    """`depth`: which layer, as a share of all; `box`: how far each weight may move. The published
+    rate 5e-4 in the layer at 0.35 left SmolLM2-135M's answer as it was, even with a box ten times as wide."""
 
-    depth: float = 0.35
-    lr: float = 5e-4
-    box: float = 5e-3
+    depth: float = 0.66
+    lr: float = 1e-3
+    box: float = 1e-2
     steps: int = 25
-    done: float = 0.02
+    done: float = 0.05
 
     def __call__(self, world: World, task: Task) -> Edited:
         clock, module = Stopwatch(), middle_projection(world.lm, self.depth)
