@@ -22,7 +22,7 @@ from tests.editing.test_baselines import SHORT, fingerprint, world
 __all__ = ["world"]  # a fixture
 
 SUBJECTS = ("Ada", "Bob", "Eve")
-SLOW = {"gentle", "unguarded"}  # differ from `default` in numbers only
+SLOW = {"gentle", "unguarded", "one-stage", "random-modules"}  # `default` with other settings
 
 
 def record(subject: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Rome:
 
     depth: float = 0.5
     step: float = 0.5
-    steps: int = 25
+    steps: int = 20
     kl: float = 0.0625
     decay: float = 0.5
     clamp: float = 4.0
@@ -77,7 +77,6 @@ class Rome:
     def _delta(self, world: World, site: "Site", value: torch.Tensor, essence: "Site") -> torch.Tensor:
         """What the value (d_out,) must be moved by."""
         norm = float(value.norm())
-        world.beat(f"rome value norm {norm:.2f}")
         delta = torch.zeros_like(value, requires_grad=True)
         before = essence.next_token(delta).detach()
         optimiser = torch.optim.Adam([delta], lr=self.step * norm / len(delta) ** 0.5)
