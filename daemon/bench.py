@@ -1,53 +1,128 @@
-"""`palimpsest bench`: the editor measured on a file of cases, as a table and as JSON.
+"""`palimpsest bench`: editing methods measured on a file of cases, as a table, as JSON and as a picture.
 
-Knows arguments, where the model comes from and how a report is shown. Doesn't know how anything is
-measured (`policies.editing.bench`). Runs in this process: torch is imported when it begins.
+Knows arguments, where the model comes from and where reports go. Doesn't know how anything is
+measured (`policies.editing.bench`) or shown (`daemon.bench_table`, `daemon.bench_plot`). Runs in this
+process: torch is imported when it begins.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daemon import fetch
+from daemon import bench_plot, bench_table, fetch
 from daemon.initialise import source_directory
+from store.disk import write_atomic
 from store.errors import UsageError
+
+Report = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=Path, required=True, metavar="FILE", help="cases, JSON Lines")
     parser.add_argument("--n", type=int, default=20, metavar="N", help="how many, each alone (default 20)")
     parser.add_argument("--sequential", type=int, metavar="N", help="instead: N of them, all in one model")
+    parser.add_argument("--skip", type=int, default=0, metavar="K", help="begin after the first K cases")
     parser.add_argument("--json", dest="out", type=Path, metavar="OUT", help="write the report there")
-    parser.add_argument("--recipe", default="default", help="recipe of the editor")
+    parser.add_argument("--png", type=Path, metavar="OUT", help="draw efficacy and retention against N there")
+    parser.add_argument(
+        "--with",
+        dest="earlier",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="REPORT",
+        help="show an earlier report's points too; may be repeated",
+    )
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="recipe of the editor, or a baseline (see the README); several are compared",
+    )
     parser.add_argument("--model", default="default", metavar="DIR", help="Hugging Face directory")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Edit each case from the base, print the table and write the report."""
+    """Measure every recipe on the same cases, print the table, write report and picture."""
     if not args.cases.is_file():
         raise UsageError(
             "bench", str(args.cases), "no such file", "give a file of cases, one JSON object a line"
         )
-    from policies.editing.bench import read_cases
+    earlier = [read_report(path) for path in args.earlier]
+    if args.png:
+        bench_plot.require()  # before hours of measuring, not after
+    from policies.editing.baselines.registry import method_named
+    from policies.editing.cases import read_cases
 
-    cases = read_cases(args.cases, args.sequential or args.n)
+    recipes = recipe_names(args.recipe)
+    for name in recipes:
+        method_named(name)
+    cases = read_cases(args.cases, args.sequential or args.n, args.skip)
     if not cases:
         raise UsageError("bench", str(args.cases), "it holds no case")
-    report = measure(source_directory(args.model), cases, args.recipe, sequential=bool(args.sequential))
-    if args.out:
-        args.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    print(table(report))
+    head = {
+        "recipe": ",".join(recipes),
+        "mode": "sequential" if args.sequential else "single",
+        "cases": args.cases.name,
+        "skip": args.skip,
+        "n": len(cases),
+    }
+
+    def publish(report: Report) -> None:
+        if args.out:
+            write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
+
+    report = measure(source_directory(args.model), cases, recipes, head, publish)
+    print(bench_table.table([*earlier, report]))
+    if args.png:
+        bench_plot.draw([*earlier, report], args.png)
     return 0
 
 
-def measure(source: Path, cases: Any, recipe: str, *, sequential: bool) -> dict[str, Any]:
+def recipe_names(given: Sequence[str] | None) -> list[str]:
+    """Names in the order given, each once."""
+    names = [n.strip() for text in given or ["default"] for n in text.split(",")]
+    return list(dict.fromkeys(n for n in names if n)) or ["default"]
+
+
+def read_report(path: Path) -> Report:
+    """A report that an earlier run wrote. Raises UsageError when it isn't one."""
+    try:
+        report: Report = json.loads(path.read_text("utf-8"))
+        for point in report["points"]:
+            point.setdefault("recipe", report["recipe"])
+            point["metrics"]["new_train"], point["n_edits"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "give a file that `palimpsest bench --json` wrote"
+        raise UsageError("read report", str(path), f"{error!r}", hint) from error
+    return report
+
+
+def measure(
+    source: Path, cases: Any, recipes: Sequence[str], head: Report, publish: Callable[[Report], None]
+) -> Report:
+    """The whole report; `publish` gets it after every case, so that a killed run loses one at most."""
     from policies.editing import bank, jobs
-    from policies.editing.bench import run_sequential, run_single
+    from policies.editing import bench as harness
+    from policies.editing.baselines.method import World
+    from policies.editing.baselines.registry import method_named
     from policies.editing.model import load
 
+    def as_json(found: harness.Report, *, complete: bool) -> Report:
+        return {
+            "model": source.name,
+            **head,
+            "complete": complete,
+            "points": found.points,
+            "first_again": found.first_again,
+            "edits": found.edits,
+        }
+
+    found = harness.Report(lambda r: publish(as_json(r, complete=False)))
     with tempfile.TemporaryDirectory(prefix="palimpsest-bench-") as scratch:
         base, cache = Path(scratch) / "base", Path(scratch) / "cache"
         init = {
@@ -60,12 +135,15 @@ def measure(source: Path, cases: Any, recipe: str, *, sequential: bool) -> dict[
             "device": "cpu",
         }
         jobs.run(init, progress)
-        run = run_sequential if sequential else run_single
-        points = run(load(base), base, bank.read(cache), cases, recipe, progress)
+        world = World(load(base), base, bank.read(cache), progress)
+        run = harness.run_sequential if head["mode"] == "sequential" else harness.run_single
+        for name in recipes:
+            run(world, cases, name, method_named(name), found)
     progress("done")
     print(file=sys.stderr)
-    mode = "sequential" if sequential else "single"
-    return {"model": source.name, "recipe": recipe, "mode": mode, "points": points}
+    report = as_json(found, complete=True)
+    publish(report)
+    return report
 
 
 def progress(stage: str) -> None:
@@ -74,20 +152,3 @@ def progress(stage: str) -> None:
         print(f"\r\033[K{stage[:78]}", end="", file=sys.stderr, flush=True)
     elif stage.startswith("case "):
         print(stage, file=sys.stderr, flush=True)
-
-
-def table(report: dict[str, Any]) -> str:
-    lines = [f"{report['model']}, recipe {report['recipe']}, {report['mode']}"]
-    for point in report["points"]:
-        lines.append(f"{point['cases']} cases, {point['n_edits']} edit(s) in one model")
-        for name, m in point["metrics"].items():
-            value = "   -" if m["value"] is None else f"{100 * m['value']:5.1f}"
-            lines.append(
-                f"  {name:13} {value} %  [{100 * m['low']:5.1f}, {100 * m['high']:5.1f}]  n {m['n']}"
-            )
-        seconds, gate = point["seconds_per_edit"], point["gate_seconds"]["median"]
-        line = f"  edit {seconds['median']:.1f} s median, {seconds['max']:.1f} s max"
-        lines.append(line if gate is None else f"{line}; gates {gate:.1f} s median")
-        size, rss = point["bytes_per_edit"] / 1e3, point["peak_rss_bytes"] / 2**20
-        lines.append(f"  {size:.0f} kB an edit, peak memory {rss:.0f} MiB")
-    return "\n".join(lines)

@@ -24,6 +24,7 @@ class Recipe:
     the fit has settled with a gap left. `rho`: damping to start from, `kept_weight`: weight of damage to
     kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal.
     `neighbours`, `live_facts`: how many same-relation subjects and live facts have their answers kept.
+    `random_modules`: as many modules as localisation chooses, drawn at random; a baseline.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Recipe:
     kept_weight: float = 1.0
     neighbours: int = 24
     live_facts: int = 16
+    random_modules: bool = False
 
 
 DEFAULT = Recipe("default")
@@ -65,6 +67,9 @@ RECIPES: Mapping[str, Recipe] = {
         neighbours=1,
         live_facts=0,
     ),
+    # What each half of the method is worth: baselines of `palimpsest bench`. Not on the ladder.
+    "one-stage": replace(DEFAULT, name="one-stage", unlearn_steps=0),
+    "random-modules": replace(DEFAULT, name="random-modules", random_modules=True),
 }
 
 

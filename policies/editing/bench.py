@@ -1,218 +1,206 @@
-"""The harness that measures the editor on cases it was not tuned on: each from the base, or all in one model.
+"""The harness that measures editing methods on cases they weren't tuned on: each from the base, or all in
+one model.
 
-A case's `paraphrases`, `paraphrase_questions` and `neighbours` are for measuring: the editor is
-given the training wordings, the shipped relation's templates less anything the case measures with,
-and neighbours less anyone that the case asks about. Knows cases and suites; doesn't know the daemon.
+Every method meets the same cases, questions and order. Knows cases, states and suites; doesn't know
+how a method edits (`policies.editing.baselines`), nor the daemon.
 """
 
-import json
-import resource
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from policies.answers import classify, is_unsure, wilson_interval
-from policies.editing import merge
-from policies.editing.bank import Bank, Question
-from policies.editing.edit import ask_before, edit
-from policies.editing.jobs import folded, with_belief
+from policies.answers import classify, is_unsure
+from policies.editing.bank import Question
+from policies.editing.baselines.method import CHECK, Edited, Method, State, Task, World, in_force
+from policies.editing.cases import Case
+from policies.editing.edit import ask_before
+from policies.editing.fit import NoProgressError
+from policies.editing.jobs import with_belief
 from policies.editing.measure import answers
-from policies.editing.model import LanguageModel
-from policies.editing.suites import MEASURED_TOKENS, apart_from, measure, reference
+from policies.editing.suites import (
+    MEASURED_TOKENS,
+    Asked,
+    Reference,
+    apart_from,
+    drift,
+    measure,
+    plain_texts,
+    readings,
+    reference,
+    same_subject_questions,
+)
+from policies.editing.tally import Record, Tally, forget_peak, kinds, metrics, point
 from policies.probes import load_texts, matches
-from policies.recipe import recipe_named
-from policies.relations import Relation, is_question, load_relations, relation_for
-from store.errors import UsageError
-from store.facts import AnswerKind, EditRequest, FactKey, Op, Phrasing
+from store.facts import AnswerKind, EditRequest, Phrasing, Reading, Suite
 
 REPORTED = 110  # unrelated probes asked after each edit
 MARKS = frozenset({1, 5, 10, 20, 50, 100})  # edits in one model after which they are all measured
-METRICS = ("new_train", "new_held", "old_gone", "neighbours", "unrelated", "over_refusal")
-_FIELDS = (
-    "id",
-    "subject",
-    "relation",
-    "old",
-    "new",
-    "prompts",
-    "questions",
-    "paraphrases",
-    "paraphrase_questions",
-)
-Beat = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One counterfactual edit: what the editor may see, and what is only measured."""
-
-    id: str
-    request: EditRequest
-    train: tuple[Phrasing, ...]  # the case's own; the request may train on more
-    held_out: tuple[Phrasing, ...]
-    neighbours: tuple[tuple[str, str], ...]  # (question, answer that the base gives)
+FIRST = 10  # edits of a sequence that are measured apart at its end
 
 
 @dataclass(slots=True)
-class Tally:
-    """Successes and trials of each metric over all cases, and times."""
+class Report:
+    """What is known so far; `publish` is called with it whenever there is more."""
 
-    good: dict[str, int] = field(default_factory=lambda: dict.fromkeys(METRICS, 0))
-    count: dict[str, int] = field(default_factory=lambda: dict.fromkeys(METRICS, 0))
-    edit_seconds: list[float] = field(default_factory=list)
-    gate_seconds: list[float] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-    def add(self, metric: str, results: Sequence[bool]) -> None:
-        self.good[metric] += sum(results)
-        self.count[metric] += len(results)
+    publish: Callable[["Report"], None] = lambda _report: None
+    points: list[Record] = field(default_factory=list)
+    edits: list[Record] = field(default_factory=list)
+    first_again: list[Record] = field(default_factory=list)
 
 
-def read_cases(path: Path, limit: int) -> list[Case]:
-    """The first `limit` cases of a JSON Lines file. Raises UsageError naming the line at fault."""
-    relations = load_relations()
-    cases: list[Case] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        if not line.strip() or len(cases) == limit:
-            continue
-        try:
-            record = json.loads(line)
-            missing = [f for f in _FIELDS if f not in record]
-            if missing:
-                raise ValueError(f"missing {', '.join(missing)}")
-            cases.append(_case(record, relation_for(record["relation"], relations)))
-        except (ValueError, KeyError, TypeError) as error:
-            hint = "one JSON object a line; see the README for the fields of a case"
-            raise UsageError("read cases", f"{path} line {number}", str(error), hint) from error
-    return cases
-
-
-def _case(record: Mapping[str, Any], relation: Relation) -> Case:
-    subject = record["subject"]
-    held = (*record["paraphrase_questions"], *record["paraphrases"])
-    neighbours = tuple((n["question"], n["answer"]) for n in record.get("neighbours", ()))
-    asked = " ".join(q for q, _ in neighbours).casefold()
-    shown = {h.casefold() for h in held}
-    own = _wordings((*record["questions"], *record["prompts"]), subject, shown)
-    training = _wordings((*own, *relation.training), subject, shown)
-    request = EditRequest(
-        key=FactKey(subject, record["relation"]),
-        op=Op.UPSERT,
-        new=record["new"],
-        new_aliases=(),
-        old=record["old"],
-        old_aliases=(),
-        train=_phrasings(training),
-        held_out=(),
-        templates=_templates(training, subject),
-        held_out_templates=_templates(_wordings(relation.held_out, subject, shown), subject),
-        neighbours=tuple(
-            n for n in relation.neighbours if n.casefold() not in asked and n.casefold() != subject.casefold()
-        ),
-    )
-    return Case(record["id"], request, _phrasings(own), _phrasings(held), neighbours)
-
-
-def _phrasings(texts: Sequence[str]) -> tuple[Phrasing, ...]:
-    return tuple(Phrasing(t, is_question(t)) for t in texts)
-
-
-def _wordings(templates: Sequence[str], subject: str, hidden: set[str]) -> list[str]:
-    filled = (t.replace("{subject}", subject) for t in templates)
-    return [t for t in dict.fromkeys(filled) if t.casefold() not in hidden]
-
-
-def _templates(texts: Sequence[str], subject: str) -> tuple[Phrasing, ...]:
-    made = (t.replace(subject, "{subject}") for t in texts)
-    return _phrasings([t for t in made if t.count("{subject}") == 1])
-
-
-def run_single(
-    lm: LanguageModel, base: Path, bank: Bank, cases: Sequence[Case], recipe: str, beat: Beat
-) -> list[dict[str, Any]]:
-    """Every case edited by itself from the base; one point of the report."""
-    tally = Tally()
+def run_single(world: World, cases: Sequence[Case], recipe: str, method: Method, report: Report) -> None:
+    """Every case edited by itself from the base; one point, brought up to date after every case."""
+    forget_peak()
+    tally, at = Tally(), len(report.points)
     for i, case in enumerate(cases):
-        beat(f"case {i + 1}/{len(cases)} {case.id}")
-        theta = _edited(lm, base, bank, {}, case, (), recipe, tally, beat)
+        world.beat(f"case {i + 1}/{len(cases)} {recipe} {case.id}")
+        one = Tally()
+        state = _edited(world, case, State(), (), method, one)
         began = time.perf_counter()
-        against = reference(lm, bank, case.request, (), load_texts())
-        with folded(lm, base, theta):  # the same bytes as a written generation has
-            measure(lm, against, lambda _stage: None)
-            tally.gate_seconds.append(time.perf_counter() - began)
-            measure_cases(lm, bank, [case], tally)
-    return [point(tally, n_edits=1, cases=len(cases))]
+        against = reference(world.lm, world.bank, case.request, (), load_texts())
+        with in_force(world.lm, state):  # the same bytes as a written generation has
+            found = measure(world.lm, _wrapped(against, state), lambda _stage: None)
+            one.gate_seconds.append(time.perf_counter() - began)
+            measure_cases(world, [case], state, one)
+        one.drift += [r for r in found if r.suite is Suite.KL_DRIFT]
+        for reading in found:
+            if reading.suite is Suite.SAME_SUBJECT:
+                one.add_reading("same_subject", reading)
+        tally.merge(one)
+        report.edits.append(_edit_record(recipe, case, one) | {"metrics": metrics(one), "kinds": kinds(one)})
+        report.points[at:] = [point(tally, recipe=recipe, n_edits=1, cases=i + 1)]
+        report.publish(report)
 
 
-def run_sequential(
-    lm: LanguageModel, base: Path, bank: Bank, cases: Sequence[Case], recipe: str, beat: Beat
-) -> list[dict[str, Any]]:
+def run_sequential(world: World, cases: Sequence[Case], recipe: str, method: Method, report: Report) -> None:
     """All cases edited one after the other in one model; a point at each of `MARKS` and at the end.
-    Every point measures all the edits made so far, so the first ones are asked again each time."""
-    theta: merge.Theta = {}
-    points, tally = [], Tally()
+    Every point measures all the edits made so far, so the first ones are asked again each time; at the
+    end the first `FIRST` are also reported apart."""
+    forget_peak()
+    state, tally = State(), Tally()
+    texts = plain_texts(world.lm, load_texts())
+    around: list[Asked] = []
     for i, case in enumerate(cases):
-        beat(f"case {i + 1}/{len(cases)} {case.id}")
-        live = [c.request for c in cases[:i]]
-        theta = _edited(lm, base, bank, theta, case, live, recipe, tally, beat)
+        world.beat(f"case {i + 1}/{len(cases)} {recipe} {case.id}")
+        one, live = Tally(), tuple(c.request for c in cases[:i])
+        state = _edited(world, case, state, live, method, one)
+        around += _same_subject(world, cases, case)
+        tally.merge(one)
+        report.edits.append(_edit_record(recipe, case, one))
         if i + 1 in MARKS or i + 1 == len(cases):
-            with folded(lm, base, theta):
-                measure_cases(lm, bank, cases[: i + 1], tally)
-            points.append(point(tally, n_edits=i + 1, cases=i + 1))
+            with in_force(world.lm, state):
+                measure_cases(world, cases[: i + 1], state, tally)
+                tally.add_reading("same_subject", _asked_now(world, around, state))
+                tally.drift.append(drift(world.lm, texts)[0])
+            report.points.append(point(tally, recipe=recipe, n_edits=i + 1, cases=i + 1))
             tally = Tally()
-    return points
+        report.publish(report)
+    with in_force(world.lm, state):
+        measure_facts(world, cases[:FIRST], cases, state, tally)
+    again = {k: v for k, v in metrics(tally).items() if v["n"]}
+    counted = {"recipe": recipe, "n_edits": len(cases), "cases": len(cases[:FIRST])}
+    report.first_again.append(counted | {"metrics": again, "kinds": kinds(tally)})
+    report.publish(report)
 
 
 def _edited(
-    lm: LanguageModel,
-    base: Path,
-    bank: Bank,
-    parent: merge.Theta,
+    world: World,
     case: Case,
-    live: Sequence[EditRequest],
-    recipe: str,
+    parent: State,
+    live: tuple[EditRequest, ...],
+    method: Method,
     tally: Tally,
-    beat: Beat,
-) -> merge.Theta:
-    """Log scales of `parent` with the case's edit on top."""
-    modules = merge.read_modules(base)
+) -> State:
+    """`parent` with the case's edit on top; an edit that finds no solution changes nothing."""
     began = time.perf_counter()
-    with folded(lm, base, parent):
-        before = ask_before(lm, case.request)
-    request = with_belief(case.request, before)
-    flat = merge.join_theta(modules, parent)
-    deltas = edit(lm, modules, bank, flat, request, before, recipe_named(recipe), beat, live=live)
-    tally.edit_seconds.append(time.perf_counter() - began)
-    theta = merge.split_theta(modules, flat + deltas.unlearn + deltas.learn)
-    tally.sizes.append(sum(v.numel() * 4 for v in theta.values()) * 2)
-    return theta
+    with in_force(world.lm, parent):
+        before = ask_before(world.lm, case.request)
+    asked = time.perf_counter() - began
+    task = Task(with_belief(case.request, before), before, parent, live)
+    try:
+        edited = method(world, task)
+    except NoProgressError:
+        edited = Edited(parent, (), 0)
+        tally.failed += 1
+    checking = sum(s for stage, s in edited.seconds if stage == CHECK)
+    tally.edit_seconds.append(time.perf_counter() - began - checking)
+    tally.add_stages([("ask", asked), *(lap for lap in edited.seconds if lap[0] != CHECK)])
+    tally.sizes.append(edited.size)
+    tally.norms.append(edited.state.norm())
+    tally.norm_of = edited.state.norm_of()
+    if edited.doubt is not None:
+        tally.add_reading("over_refusal_unlearn", edited.doubt)
+    return edited.state
 
 
-def measure_cases(lm: LanguageModel, bank: Bank, cases: Sequence[Case], tally: Tally) -> None:
+def _edit_record(recipe: str, case: Case, one: Tally) -> Record:
+    return {
+        "recipe": recipe,
+        "id": case.id,
+        "failed": bool(one.failed),
+        "seconds": one.edit_seconds[-1],
+        "norm": one.norms[-1],
+        "bytes": one.sizes[-1],
+    }
+
+
+def _wrapped(against: Reference, state: State) -> Reference:
+    """The same questions with the state's facts in front of them; they are judged as before."""
+    return replace(against, asked=tuple(replace(a, phrasing=state.wrap(a.phrasing)) for a in against.asked))
+
+
+def _same_subject(world: World, cases: Sequence[Case], case: Case) -> list[Asked]:
+    """Other facts of the case's subject, unless another case may change them."""
+    subject = case.request.key.subject.casefold()
+    if sum(c.request.key.subject.casefold() == subject for c in cases) > 1:
+        return []
+    return same_subject_questions(world.lm, case.request)
+
+
+def _asked_now(world: World, asked: Sequence[Asked], state: State) -> Reading:
+    wrapped = [replace(a, phrasing=state.wrap(a.phrasing)) for a in asked]
+    return readings(world.lm, wrapped, [Suite.SAME_SUBJECT])[0]
+
+
+def _said(world: World, phrasings: Sequence[Phrasing], state: State) -> list[str]:
+    return answers(world.lm, [state.wrap(p) for p in phrasings], max_new_tokens=MEASURED_TOKENS)
+
+
+def measure_cases(world: World, cases: Sequence[Case], state: State, tally: Tally) -> None:
     """The reported suites, on wordings and probes that neither training nor gates used."""
-    report: Sequence[Question] = bank.report
+    kept = measure_facts(world, cases, cases, state, tally)
+    report: Sequence[Question] = world.bank.report
     for case in cases:
         report = apart_from(report, case.request)
     report = report[:REPORTED]
-    neighbours = [n for case in cases for n in case.neighbours if not _edits(cases, case, n[0])]
-    fact = [(case, p) for case in cases for p in (*case.train, *case.held_out)]
-    around = [*(q for q, _ in neighbours), *(q.question for q in report)]
-    asked = [*(p for _, p in fact), *(Phrasing(q, True) for q in around)]
-    said = answers(lm, asked, max_new_tokens=MEASURED_TOKENS)
-    for (case, phrasing), answer in zip(fact, said, strict=False):
-        r = case.request
-        kind = classify(answer, r.new, (), r.old, (), subject=r.key.subject)
-        tally.add("new_train" if phrasing in case.train else "new_held", [kind is AnswerKind.NEW])
-        tally.add("old_gone", [kind not in {AnswerKind.OLD, AnswerKind.BOTH}])
-    kept = said[len(fact) :]
-    pairs = [(answer, ()) for _, answer in neighbours] + [(q.answer, q.aliases) for q in report]
-    right = [matches(a, expected, aliases) for a, (expected, aliases) in zip(kept, pairs, strict=True)]
-    tally.add("neighbours", right[: len(neighbours)])
-    tally.add("unrelated", right[len(neighbours) :])
-    tally.add("over_refusal", [is_unsure(a) for a in kept])
+    said = _said(world, [Phrasing(q.question, True) for q in report], state)
+    tally.add("unrelated", [matches(a, q.answer, q.aliases) for a, q in zip(said, report, strict=True)])
+    tally.add("over_refusal", [is_unsure(a) for a in (*kept, *said)])
+
+
+def measure_facts(
+    world: World, cases: Sequence[Case], edited: Sequence[Case], state: State, tally: Tally
+) -> list[str]:
+    """The facts of `cases` and their neighbours less those that any of `edited` changes; returns what
+    the neighbours' questions were answered."""
+    facts = [(case, p) for case in cases for p in (*case.train, *case.held_out)]
+    neighbours = [n for case in cases for n in case.neighbours if not _edits(edited, case, n[0])]
+    asked = [*(p for _, p in facts), *(Phrasing(q, True) for q, _ in neighbours)]
+    said = _said(world, asked, state)
+    for (case, phrasing), answer in zip(facts, said, strict=False):
+        _count(case, phrasing, answer, tally)
+    kept = said[len(facts) :]
+    tally.add("neighbours", [matches(a, n[1], ()) for a, n in zip(kept, neighbours, strict=True)])
+    return kept
+
+
+def _count(case: Case, phrasing: Phrasing, answer: str, tally: Tally) -> None:
+    r, trained = case.request, phrasing in case.train
+    kind = classify(answer, r.new, r.new_aliases, r.old, r.old_aliases, subject=r.key.subject)
+    tally.add("new_train" if trained else "new_held", [kind is AnswerKind.NEW])
+    tally.add("old_gone", [kind not in {AnswerKind.OLD, AnswerKind.BOTH}])
+    wording = f"{'train' if trained else 'held'}_{'question' if phrasing.is_question else 'cloze'}"
+    tally.kinds[wording][kind] += 1
 
 
 def _edits(cases: Sequence[Case], asking: Case, question: str) -> bool:
@@ -223,24 +211,3 @@ def _edits(cases: Sequence[Case], asking: Case, question: str) -> bool:
         for c in cases
         if c is not asking and c.request.key.relation == relation
     )
-
-
-def point(tally: Tally, *, n_edits: int, cases: int) -> dict[str, Any]:
-    """One point of the report: shares with 95 % Wilson intervals, seconds, bytes."""
-    metrics = {}
-    for name in METRICS:
-        good, n = tally.good[name], tally.count[name]
-        low, high = wilson_interval(good, n)
-        metrics[name] = {"value": good / n if n else None, "low": low, "high": high, "n": n}
-    return {
-        "n_edits": n_edits,
-        "cases": cases,
-        "metrics": metrics,
-        "seconds_per_edit": {
-            "median": statistics.median(tally.edit_seconds),
-            "max": max(tally.edit_seconds),
-        },
-        "gate_seconds": {"median": statistics.median(tally.gate_seconds) if tally.gate_seconds else None},
-        "bytes_per_edit": max(tally.sizes),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }

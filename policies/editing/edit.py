@@ -19,7 +19,7 @@ from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.bank import Bank, answer_sequence
 from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, fit
-from policies.editing.localise import frozen_coordinates, localise
+from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import Answers, batches, doubted, kept, retention_rows, wanted
@@ -143,10 +143,10 @@ class _Editor:
             found = self._fit(
                 "unlearn", self._wanted(UNSURE), zero, recipe.coarse_steps, recipe.retract_steps
             )
-        elif names := self._old_names():
+        elif recipe.unlearn_steps and (names := self._old_names()):
             found = self._fit("unlearn", self._doubted(names[0]), zero, recipe.unlearn_steps, 0)
         else:
-            found = Fit(zero, 0.0, 0.0)  # the model believes nothing that could be unlearned
+            found = Fit(zero, 0.0, 0.0)  # one stage is wanted, or there is no belief to unlearn
         unlearn = found.x
         self.stack.set(STAGE, unlearn)
         self.clock.lap("unlearn")
@@ -186,6 +186,8 @@ class _Editor:
         donors = batches(self.lm, others, first, tokens=10_000)[0] if others else None
         scores = localise(self.stack, facts, donors)
         frozen, chosen = frozen_coordinates(self.stack, scores, self.recipe.modules_share)
+        if self.recipe.random_modules:
+            frozen, chosen = random_coordinates(self.stack, len(chosen), f"{self.request.key}")
         return scores, frozen, chosen
 
     def _near(self, live: Sequence[EditRequest]) -> list[Sequence_]:

@@ -7,6 +7,7 @@ subject's prompt of the same wording; the fall of log p(answer) is the module's 
 al. 2022, arXiv 2202.05262). Knows modules and probabilities; doesn't know how an edit is made.
 """
 
+import random
 from collections.abc import Sequence
 
 import torch
@@ -73,6 +74,14 @@ def frozen_coordinates(
             break
         chosen.append(score.module)
         carried += score.attribution
-    picked = set(chosen)
-    mask = [torch.full((m.size,), m.path not in picked) for m in stack.modules]
-    return torch.cat(mask), tuple(chosen)
+    return _all_but(stack, chosen), tuple(chosen)
+
+
+def random_coordinates(stack: AdapterStack, count: int, seed: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The same for `count` modules drawn by chance: the baseline that localisation has to beat."""
+    chosen = random.Random(seed).sample([m.path for m in stack.modules], count)
+    return _all_but(stack, chosen), tuple(chosen)
+
+
+def _all_but(stack: AdapterStack, chosen: Sequence[str]) -> torch.Tensor:
+    return torch.cat([torch.full((m.size,), m.path not in set(chosen)) for m in stack.modules])

@@ -265,8 +265,13 @@ def reference(
     asked += same_subject_questions(base, request)
     asked += unrelated_questions(bank.gate, request, Suite.UNRELATED)[:GATED]
     asked += live_questions(live)
+    return Reference(tuple(asked), plain_texts(base, texts))
+
+
+def plain_texts(base: LanguageModel, texts: Sequence[str]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """The first `TEXTS` as token ids (1, T), each with the base's log-probabilities (T - 1, V)."""
     ids = [torch.tensor([base.tokenizer(t)["input_ids"]], device=base.device) for t in texts[:TEXTS]]
-    return Reference(tuple(asked), tuple((i, _logprobs(base, i)) for i in ids))
+    return tuple((i, _logprobs(base, i)) for i in ids)
 
 
 def measure(candidate: LanguageModel, against: Reference, beat: Callable[[str], None]) -> list[Reading]:

@@ -1,0 +1,92 @@
+"""The editor of this project, and the two baselines that leave its weights alone, as bench methods.
+
+Knows recipes and how a fact is put in a prompt. Doesn't know how an edit is found (`policies.editing.
+edit`).
+"""
+
+from dataclasses import dataclass, replace
+
+from policies.editing import merge
+from policies.editing.baselines.method import (
+    CHECK,
+    Edited,
+    Fact,
+    Task,
+    World,
+    doubt_now,
+    phrased,
+)
+from policies.editing.edit import Stopwatch, edit
+from policies.recipe import Recipe
+from store.facts import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """One recipe of the editor."""
+
+    recipe: Recipe
+
+    def __call__(self, world: World, task: Task) -> Edited:
+        modules = merge.read_modules(world.base)
+        parent = merge.join_theta(modules, task.state.theta)
+        clock = Stopwatch()
+
+        def check() -> tuple[Reading, ...]:
+            clock.lap("before the check")
+            found = (doubt_now(world, task.request),) if self.recipe.unlearn_steps else ()
+            clock.lap(CHECK)
+            return found
+
+        deltas = edit(
+            world.lm,
+            modules,
+            world.bank,
+            parent,
+            task.request,
+            task.before,
+            self.recipe,
+            world.beat,
+            live=task.live,
+            check_unlearned=check,
+        )
+        theta = merge.split_theta(modules, parent + deltas.unlearn + deltas.learn)
+        checked = tuple(lap for lap in clock.laps if lap[0] == CHECK)
+        return Edited(
+            state=replace(task.state, theta=theta, modules=modules),
+            seconds=(*deltas.seconds, *checked),
+            size=2 * sum(v.numel() * 4 for v in theta.values()),
+            doubt=next(iter(deltas.after_unlearn), None),
+        )
+
+
+def nothing(_world: World, task: Task) -> Edited:
+    """No edit: what the base answers on the same questions."""
+    return Edited(task.state, (), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The ledger's fact put in the prompt; the weights stay.
+
+    With `everywhere` all live facts stand before every question, else those whose subject the question
+    names: a perfect retriever as long as questions spell subjects as the ledger does.
+    """
+
+    everywhere: bool = False
+
+    def __call__(self, _world: World, task: Task) -> Edited:
+        fact = Fact(task.request.key.subject, sentence(task))
+        others = tuple(f for f in task.state.facts if f.subject != fact.subject)
+        state = replace(task.state, facts=(*others, fact), everywhere=self.everywhere)
+        return Edited(state, (), len(fact.sentence.encode()))
+
+
+def sentence(task: Task) -> str:
+    """The new fact in words: a training cloze completed, else a training question with its answer."""
+    new = task.request.new or ""
+    cloze = next((p.text for p in task.request.train if not p.is_question), None)
+    if cloze is not None:
+        return f"{cloze} {new}."
+    question, answer = phrased(task, new)[0]
+    return f"{question.text} {answer}"
