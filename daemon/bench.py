@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help="recipe of the editor, or a baseline (see the README); several are compared",
     )
+    parser.add_argument(
+        "--unknown", action="store_true", help="also the cases whose old answer the base doesn't give"
+    )
     parser.add_argument("--model", default="default", metavar="DIR", help="Hugging Face directory")
 
 
@@ -70,6 +73,7 @@ def main(args: argparse.Namespace) -> int:
         "cases": args.cases.name,
         "skip": args.skip,
         "n": len(cases),
+        "unknown": args.unknown,
     }
 
     def publish(report: Report) -> None:
@@ -117,11 +121,13 @@ def measure(
             "model": source.name,
             **head,
             "complete": complete,
+            "left_out": left_out,
             "points": found.points,
             "first_again": found.first_again,
             "edits": found.edits,
         }
 
+    left_out: Report = {}
     found = harness.Report(lambda r: publish(as_json(r, complete=False)))
     with tempfile.TemporaryDirectory(prefix="palimpsest-bench-") as scratch:
         base, cache = Path(scratch) / "base", Path(scratch) / "cache"
@@ -136,6 +142,12 @@ def measure(
         }
         jobs.run(init, progress)
         world = World(load(base), base, bank.read(cache), progress)
+        progress("ask the base")
+        cases, left = harness.firm(world, cases, least=0 if head["unknown"] else harness.FIRM)
+        left_out |= left
+        if not cases:
+            hint = "--unknown edits them all the same"
+            raise UsageError("bench", head["cases"], f"{source.name} gives none of the old answers", hint)
         run = harness.run_sequential if head["mode"] == "sequential" else harness.run_single
         for name in recipes:
             run(world, cases, name, method_named(name), found)

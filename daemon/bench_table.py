@@ -26,6 +26,11 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
 
 def _in_full(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['model']}, recipe {report['recipe']}, {report['mode']}"
+    if left := report.get("left_out"):
+        yield (
+            f"left out, not known to the base: {len(left['cases'])} cases, "
+            f"{left['neighbours']} neighbours' questions"
+        )
     for point in report["points"]:
         yield f"{point['cases']} cases, {point['n_edits']} edit(s) in one model"
         yield from _shares(point["metrics"])

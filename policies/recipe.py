@@ -42,7 +42,7 @@ class Recipe:
     rho: float = 8.0
     eps: float = 1.0
     shrink: float = 1.0
-    kept_weight: float = 1.0
+    kept_weight: float = 4.0
     neighbours: int = 24
     live_facts: int = 16
     random_modules: bool = False
@@ -52,7 +52,7 @@ DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Heavier protection: slower, for facts whose default edit did too much damage.
-    "gentle": replace(DEFAULT, name="gentle", kept_weight=4.0, pulls=(1.0, 0.3, 0.1), neighbours=32),
+    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=32),
     # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
     "unguarded": replace(
         DEFAULT,

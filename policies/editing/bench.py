@@ -35,6 +35,7 @@ from store.facts import AnswerKind, EditRequest, Phrasing, Reading, Suite
 
 REPORTED = 110  # unrelated probes asked after each edit
 MARKS = frozenset({1, 5, 10, 20, 50, 100})  # edits in one model after which they are all measured
+FIRM = 2  # wordings of a case that the base must answer with the old object
 FIRST = 10  # edits of a sequence that are measured apart at its end
 
 
@@ -46,6 +47,26 @@ class Report:
     points: list[Record] = field(default_factory=list)
     edits: list[Record] = field(default_factory=list)
     first_again: list[Record] = field(default_factory=list)
+
+
+def firm(world: World, cases: Sequence[Case], least: int = FIRM) -> tuple[list[Case], Record]:
+    """The cases that the base answers with the old object in at least `least` wordings, each with the
+    neighbours whose question it answers right: retention is relative to what the base knows. Also what
+    was left out."""
+    wordings = [p for case in cases for p in (*case.train, *case.held_out)]
+    around = [Phrasing(q, True) for q in dict.fromkeys(n[0] for case in cases for n in case.neighbours)]
+    asked = [*dict.fromkeys(wordings), *around]
+    said = dict(zip(asked, _said(world, asked, State()), strict=True))
+    kept, unknown, neighbours = [], [], 0
+    for case in cases:
+        old = [said[p] for p in (*case.train, *case.held_out)]
+        if sum(matches(a, case.request.old or "", ()) for a in old) < least:
+            unknown.append(case.id)
+            continue
+        known = tuple(n for n in case.neighbours if matches(said[Phrasing(n[0], True)], n[1], ()))
+        neighbours += len(case.neighbours) - len(known)
+        kept.append(replace(case, neighbours=known))
+    return kept, {"cases": unknown, "neighbours": neighbours}
 
 
 def run_single(world: World, cases: Sequence[Case], recipe: str, method: Method, report: Report) -> None:

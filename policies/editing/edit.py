@@ -22,8 +22,8 @@ from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Probl
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.objectives import Answers, batches, doubted, kept, retention_rows, wanted
-from policies.editing.packing import Sequence_
+from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
+from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief, new_targets, widened
 from policies.recipe import Recipe
 from policies.relations import trained_neighbours
@@ -32,6 +32,7 @@ from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Read
 Beat = Callable[[str], None]
 BELIEF_TOKENS = 20
 TARGET_TOKENS = 48
+LOCALISED = 4  # wordings that localisation looks at
 KNOWN_SHARE = 0.75  # of the training and of the held-out phrasings; a base seldom gets all wordings right
 
 
@@ -174,7 +175,7 @@ class _Editor:
     def _localise(self) -> tuple[tuple[ModuleScore, ...], torch.Tensor, tuple[str, ...]]:
         """Attribute the answer that the model gives now; compare with the same wording for neighbours."""
         self.beat("localise")
-        asked = [p for p in self.request.train if p.is_question] or list(self.request.train)
+        asked = ([p for p in self.request.train if p.is_question] or list(self.request.train))[:LOCALISED]
         own = [self._sequence(p, self.before.answers[p]) for p in asked]
         subject = self.request.key.subject
         others = []
@@ -219,9 +220,11 @@ class _Editor:
         return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal)
 
     def _doubted(self, old: str) -> Answers:
-        """The old answer where the model would have to say something else for it."""
+        """The old answer where the model would have to say something else for it; a sample of wordings."""
         pairs = zip(self._sequences(old), self._sequences(self.request.new or ""), strict=True)
-        return doubted(self.stack, [parting(a, b) for a, b in pairs], self.said, self.recipe.goal)
+        parted = [parting(a, b) for a, b in pairs]
+        sample = parted[: len(next(chunks(parted, PACK_TOKENS)))]
+        return doubted(self.stack, sample, self.said, self.recipe.goal)
 
     def _fit(self, name: str, target: Answers, start: torch.Tensor, coarse: int, steps: int) -> Fit:
         """`coarse` steps on a sample of the answers, which is cheap while they are far; then `steps` on all,

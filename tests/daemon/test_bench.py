@@ -65,7 +65,7 @@ def test_two_recipes_are_measured_in_one_run(
     monkeypatch.setattr(bank, "PROBES", 20)
     out, png = tmp_path / "out.json", tmp_path / "out.png"
     model = str(tiny_model(tmp_path / "tiny"))
-    asked = ["--cases", str(cases_file), "--n", "1", "--skip", "1", "--model", model]
+    asked = ["--cases", str(cases_file), "--n", "1", "--skip", "1", "--model", model, "--unknown"]
     status = cli.main(["bench", *asked, "--recipe", "none,prompt", "--json", str(out), "--png", str(png)])
     assert status == EXIT_OK, capsys.readouterr().err
     found = json.loads(out.read_text("utf-8"))

@@ -31,7 +31,14 @@ CLOZE = Phrasing("Ada is in", False)
 NEW = "Ro"  # short: a random model has to be bent a lot for every byte
 # A random model has nothing worth keeping and is far from saying anything: hardly any protection.
 HARD = replace(
-    DEFAULT, name="hard", goal=5.0, learn_steps=34, neighbours=1, live_facts=0, pulls=(0.001,), kept_weight=0.1
+    DEFAULT,
+    name="hard",
+    goal=5.0,
+    learn_steps=34,
+    neighbours=1,
+    live_facts=0,
+    pulls=(0.001,),
+    kept_weight=0.1,
 )
 BRIEF = replace(HARD, name="brief", coarse_steps=1, learn_steps=1)
 

@@ -1,11 +1,13 @@
 """The harness on a tiny random model: which cases, which points, what each of them counts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from policies.answers import words
 from policies.editing import bench
 from policies.editing.baselines.method import Edited, Task, World
 from policies.editing.baselines.ours import Prompted, nothing
@@ -13,10 +15,11 @@ from policies.editing.baselines.registry import NAMES
 from policies.editing.cases import read_cases
 from policies.editing.edit import ask_before
 from policies.editing.fit import NoProgressError
+from policies.editing.measure import answers
 from policies.editing.suites import reference
 from policies.editing.tally import METRICS, WORDINGS, Tally, drift, forget_peak, peak_rss, point
 from store.errors import UsageError
-from store.facts import AnswerKind, Reading, Suite
+from store.facts import AnswerKind, Phrasing, Reading, Suite
 from tests.editing.test_baselines import SHORT, fingerprint, world
 
 __all__ = ["world"]  # a fixture
@@ -68,6 +71,19 @@ def test_a_case_that_lacks_a_field_is_named_by_line(tmp_path: Path) -> None:
     path.write_text(json.dumps({"id": "x"}) + "\n", "utf-8")
     with pytest.raises(UsageError, match=r"line 1: missing subject"):
         read_cases(path, 1)
+
+
+def test_what_the_base_does_not_know_is_left_out(world: World, cases_file: Path) -> None:
+    """A case needs two wordings with the old object and a neighbour its right answer; both are counted."""
+    cases = read_cases(cases_file, 3)
+    said = answers(world.lm, [*cases[0].train, *cases[0].held_out, Phrasing("Where is Zoe?", True)])
+    request = replace(cases[0].request, old=words(said[0])[0])
+    known = replace(cases[0], request=request, held_out=cases[0].train[:1] * 2)
+    known = replace(known, neighbours=(("Where is Zoe?", words(said[-1])[0]), ("Where is Zoe?", "Bonn")))
+    kept, left = bench.firm(world, [known, *cases[1:]])
+    assert [(c.id, len(c.neighbours)) for c in kept] == [("t-Ada", 1)]
+    assert left == {"cases": ["t-Bob", "t-Eve"], "neighbours": 1}
+    assert len(bench.firm(world, cases, least=0)[0]) == 3
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - SLOW))
