@@ -111,13 +111,17 @@ def status(args: argparse.Namespace, config: Config) -> int:
 
 def _capacity(found: dict[str, Any]) -> list[str]:
     """Headroom, what limits it, and why edits wait; whole sentences, wrapped instead of cut."""
-    left = "no limit is known" if found["edits_left"] is None else f"about {found['edits_left']} more edits"
+    left = "no limit is known" if found["edits_left"] is None else f"about {_edits(found['edits_left'])} left"
     read = "estimated" if found["value"] is None else f"{found['value']:.3g}"
     by = f", by {found['suite']} ({read}, gate {found['threshold']:g})" if found["suite"] else ""
     texts = [f"headroom    {found['headroom']:.2f}{by}, {left}"]
     if found["waits"]:
-        texts.append(f"waiting     {found['waiting']} edits, for {found['waits']}")
+        texts.append(f"waiting     {_edits(found['waiting'])}, for {found['waits']}")
     return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
+
+
+def _edits(count: int) -> str:
+    return f"{count} edit{'' if count == 1 else 's'}"
 
 
 def facts(args: argparse.Namespace, config: Config) -> int:

@@ -156,9 +156,9 @@ def test_edits_wait_below_the_reserve() -> None:
 
 def test_edits_wait_when_one_is_expected_to_cost_more_than_is_left() -> None:
     """Above the reserve, but the next edit would spoil the model."""
-    found = left(grown(0.92, 0.83))
+    found = left(grown(0.92, 0.84))
     assert (found.edits_left, found.headroom > 0.05) == (0, True)
-    assert "headroom 0.15, an edit costs about 0.42" in found.waits
+    assert "headroom 0.2, an edit costs about 0.4;" in found.waits
 
 
 def test_an_at_most_gate_is_said_as_one() -> None:
@@ -183,7 +183,8 @@ def test_going_back_brings_the_headroom_back() -> None:
     chain = grown(0.95, 0.9, 0.81)
     assert left(chain).waits
     back = Chain(chain.generations, 2, chain.readings)
-    assert (left(back).headroom, left(back).waits) == (pytest.approx(0.5), "")
+    assert left(back).headroom == pytest.approx(0.5)
+    assert left(back).waits == ""
     assert left(Chain(chain.generations, 0, chain.readings)).headroom == 1.0
 
 
@@ -211,7 +212,8 @@ def test_an_estimate_that_is_too_low_says_that_it_is_one() -> None:
 def test_a_generation_without_readings_counts_as_its_parent() -> None:
     """A crash can cost the readings: the edit is taken for free until the next one is measured."""
     found = left(grown(0.95, None))
-    assert (found.headroom, found.value) == (pytest.approx(0.75), None)
+    assert found.headroom == pytest.approx(0.75)
+    assert found.value is None
     after = left(grown(0.95, None, 0.85))
     assert after.headroom == pytest.approx(0.25)
     assert after.cost == pytest.approx((0.25 + 0.5) / 2)
