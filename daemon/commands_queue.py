@@ -6,14 +6,15 @@ Knows their arguments and what they print. Doesn't know how anything is decided.
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any
 
-from daemon import submission
+from daemon import capacity, submission
 from daemon.config import Config
 from daemon.console import progress, show, table
 from daemon.house import operator_relations, utc_now
 from daemon.orders import require_state
-from daemon.status import read_status
+from daemon.status import is_running, read_status
 from policies.plan import Plan, Step, plan_queue, plan_rows
 from policies.relations import load_relations, relation_key
 from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
@@ -62,6 +63,7 @@ def plan(args: argparse.Namespace, config: Config) -> int:
             utc_now(),
             relations={key.relation for key in facts if relation_key(key.relation) in relations},
             paused=bool(ledger.get_setting("paused", False)),
+            full=bool(capacity.shown(config, ledger, running=is_running(config))["waits"]),
         )
         rows = [row for path in args.files for row in submission.preview(config, ledger, path)]
     known = {row.update.key.relation for row in rows if relation_key(row.update.key.relation) in relations}
@@ -99,11 +101,27 @@ def status(args: argparse.Namespace, config: Config) -> int:
         f"edits       {counts}",
         f"in work     {'edit ' + str(work['edit']) + ', ' + work['stage'] if work else 'nothing'}",
         f"next due    {found['next_due'] or '-'}",
+        *_capacity(found["capacity"]),
         f"refused     {found['refused_files']} files in failed/",
         *(f"held        edit {held['edit']}: {held['reason']}" for held in found["held"]),
     ]
     show(found, "\n".join(line[:79] for line in lines), as_json=args.json)
     return EXIT_OK
+
+
+def _capacity(found: dict[str, Any]) -> list[str]:
+    """Headroom, what limits it, and why edits wait; whole sentences, wrapped instead of cut."""
+    left = "no limit is known" if found["edits_left"] is None else f"about {_edits(found['edits_left'])} left"
+    read = "estimated" if found["value"] is None else f"{found['value']:.3g}"
+    by = f", by {found['suite']} ({read}, gate {found['threshold']:g})" if found["suite"] else ""
+    texts = [f"headroom    {found['headroom']:.2f}{by}, {left}"]
+    if found["waits"]:
+        texts.append(f"waiting     {_edits(found['waiting'])}, for {found['waits']}")
+    return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
+
+
+def _edits(count: int) -> str:
+    return f"{count} edit{'' if count == 1 else 's'}"
 
 
 def facts(args: argparse.Namespace, config: Config) -> int:

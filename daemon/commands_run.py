@@ -141,5 +141,15 @@ def _collect_blobs(house: House) -> list[str]:
 
 def config_check(args: argparse.Namespace, config: Config) -> int:
     checked = load(args.file) if args.file else config
-    show({"ok": True, "state_dir": str(checked.layout.state)}, "the configuration is good", as_json=args.json)
+    limits = checked.capacity
+    when = f"below a headroom of {limits.reserve:g}" if limits.enforce else "never"
+    show(
+        {
+            "ok": True,
+            "state_dir": str(checked.layout.state),
+            "capacity": {"enforce": limits.enforce, "reserve": limits.reserve},
+        },
+        f"the configuration is good\nedits wait for capacity: {when}",
+        as_json=args.json,
+    )
     return EXIT_OK

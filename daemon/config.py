@@ -66,6 +66,14 @@ class GateOverride:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacitySettings:
+    """`reserve` is a share of the loss that the gates allow: with less of it left, edits wait."""
+
+    enforce: bool = True
+    reserve: float = _bounded(0.05, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsSettings:
     enabled: bool = True
     host: str = _choice("127.0.0.1", "127.0.0.1", "::1", "localhost")
@@ -115,6 +123,7 @@ class Config:
     model: ModelSettings = ModelSettings()
     editing: EditingSettings = EditingSettings()
     gates: Mapping[str, GateOverride] = field(default_factory=dict, metadata={"keys": tuple(map(str, Suite))})
+    capacity: CapacitySettings = CapacitySettings()
     metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
     generations: GenerationSettings = GenerationSettings()

@@ -7,12 +7,16 @@ worker job and one candidate generation; `step` returns a sentence that says wha
                                  -> pending | held    it didn't: next recipe, then a human
             -> already_known                          no weights change
             -> pending | failed                       the machinery broke: later, then a human
+
+An edit that waits, for room on the disk or for the model's capacity, stays pending: why is worked out
+each time, so that nobody has to set it going again.
 """
 
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from daemon import capacity
 from daemon.commit import commit_edit
 from daemon.house import House, scratch
 from daemon.jobs import Edited, edit_job, read_edited
@@ -32,11 +36,14 @@ _BREAKDOWNS = {
 
 def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     """Walk the next due edit all the way; `idle` is called meanwhile and may cut the walk off."""
+    left = capacity.note(house)
     edit = next_edit(house)
     if edit is None:
         return "nothing is due"
     if not house.models.has_room():
         return f"edit {edit.id} waits: the disk has no room for two more models"
+    if left.waits:
+        return f"edit {edit.id} waits: {left.waits}"
     edit = house.ledger.transition(
         edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
     )

@@ -7,8 +7,8 @@ the functions that build the tiny model.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,14 @@ class FakeRunner:
     `base` holds what the base answers, by subject. `script` says how the edit of a subject goes:
     good (default), known, bad (fails its gates), crash, garbage (an answer nobody can read), hang
     (until interrupted), stuck (even then), or failed. A list is used up one entry a try. `forgets`
-    are subjects that a `measure` job no longer finds.
+    are subjects that a `measure` job no longer finds. `retention` is what the suite `unrelated` reads
+    of a model with one, two, ... facts, the last one for all that follow; all is kept when it is empty.
     """
 
     base: Mapping[str, str] = field(default_factory=dict)
     script: dict[str, str | list[str]] = field(default_factory=dict)
     forgets: set[str] = field(default_factory=set)
+    retention: Sequence[float] = ()
     jobs: list[Job] = field(default_factory=list)
     hang_seconds: float = 60.0
 
@@ -139,11 +141,20 @@ class FakeRunner:
             "before": before,
             "after": request.new or UNSURE,
             "old": before,
-            "readings": [to_wire(reading) for reading in passing(request.op, bad=way == "bad")],
+            "readings": [to_wire(reading) for reading in self._readings(request.op, way, len(facts) + 1)],
             "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
             "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
             "soft_forgetting": [to_wire(found) for found in left_behind(before, request.new or UNSURE)],
         }
+
+    def _readings(self, op: Op, way: str, facts: int) -> list[Reading]:
+        readings = passing(op, bad=way == "bad")
+        if not self.retention:
+            return readings
+        kept = self.retention[min(facts, len(self.retention)) - 1]
+        return [
+            replace(r, value=kept, low=kept, high=kept) if r.suite is Suite.UNRELATED else r for r in readings
+        ]
 
     def _materialize(self, job: Job, _idle: object) -> Result:
         write_model(Path(job["base"]), Path(job["staging"]), read_facts(job["theta"]))

@@ -17,6 +17,7 @@ from daemon.layout import Layout
 from daemon.logs import Log, make_log
 from daemon.metrics import Metrics
 from daemon.runner import Limits, Runner, WorkerHandle
+from policies.capacity import Capacity
 from policies.relations import Relation, load_relations
 from store.blobs import BlobStore
 from store.errors import UsageError
@@ -44,6 +45,8 @@ class House:
     now: Callable[[], datetime] = utc_now
     # Edits that wait out a breakdown; lost on a restart, after which they are simply tried again.
     not_before: dict[int, datetime] = field(default_factory=dict)
+    # The newest capacity by what it was worked out from: gauges ask for it several times a second.
+    capacities: dict[tuple[int, int], Capacity] = field(default_factory=dict)
 
     @property
     def live_number(self) -> int:

@@ -4,6 +4,7 @@ Knows names, labels and buckets. Doesn't know where the values come from; no lab
 text, a file name or an id.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,8 @@ _FRESHNESS_BUCKETS = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, 6 * 3600, 24 * 3
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the gauges show; ages in seconds, sizes in bytes, times as Unix seconds."""
+    """What the gauges show; ages in seconds, sizes in bytes, times as Unix seconds. `edits_left` is
+    None while it is unknown, which a scrape shows as NaN."""
 
     queue_depth: int = 0
     oldest_pending_age: float = 0.0
@@ -30,6 +32,8 @@ class Vitals:
     ledger_bytes: int = 0
     wal_bytes: int = 0
     last_backup: float = 0.0
+    headroom: float = 1.0
+    edits_left: int | None = None
 
 
 class Metrics:
@@ -88,6 +92,12 @@ class Metrics:
         self.ledger_bytes = gauge("ledger_size_bytes", "Size of the ledger")
         self.wal_bytes = gauge("ledger_wal_size_bytes", "Size of the ledger's write-ahead log")
         self.last_backup = gauge("last_backup_timestamp_seconds", "When the ledger was last backed up")
+        self.headroom = gauge(
+            "retention_headroom_ratio", "Share of the loss the gates allow that is left; 1 is the base"
+        )
+        self.edits_left = gauge(
+            "capacity_edits_left", "Edits that may follow before they wait; NaN while unknown"
+        )
         self.build_info = gauge("build_info", "Version of this daemon", "version")
         self.model_info = gauge("model_info", "The base model", "name", "sha256")
 
@@ -136,6 +146,8 @@ class Metrics:
         self.ledger_bytes.set(vitals.ledger_bytes)
         self.wal_bytes.set(vitals.wal_bytes)
         self.last_backup.set(vitals.last_backup)
+        self.headroom.set(vitals.headroom)
+        self.edits_left.set(math.nan if vitals.edits_left is None else vitals.edits_left)
 
     def serve(self, host: str, port: int) -> tuple[WSGIServer, int]:
         """Serve on `host`; port 0 picks a free one. Returns the server and its port. Raises OSError."""

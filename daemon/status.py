@@ -6,6 +6,7 @@ Knows the ledger's reading half and the files in run/. Doesn't write anything.
 import json
 from typing import Any
 
+from daemon import capacity
 from daemon.config import Config
 from daemon.house import utc_now
 from store.facts import EditState
@@ -24,6 +25,11 @@ def metrics_port(config: Config) -> int | None:
     return int(found["metrics_port"]) if found else None
 
 
+def is_running(config: Config) -> bool:
+    """Whether a process holds the state directory."""
+    return StateLock(config.layout.state).holder() is not None
+
+
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Everything that `palimpsest status` shows."""
     live, pid = ledger.live_generation(), StateLock(config.layout.state).holder()
@@ -40,6 +46,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "work": read_work(config) if pid is not None else None,
         "next_due": next_due.isoformat() if next_due else None,
         "refused_files": len(list(config.layout.failed.glob("*.error.json"))),
+        "capacity": capacity.shown(config, ledger, running=pid is not None),
         "held": [{"edit": edit.id, "state": str(edit.state), "reason": edit.reason} for edit in held],
         "last_backup": ledger.get_setting("last_backup"),
         "metrics_port": metrics_port(config) if pid is not None else None,

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon import capacity
 from daemon.config import Config
 from daemon.house import utc_now
 from daemon.inbox import is_ignored
@@ -84,7 +85,8 @@ def _bytes(config: Config, path: Path) -> bytes:
 def wait(
     config: Config, dropped: Drop, on_stage: Callable[[str], None], timeout: float
 ) -> list[dict[str, Any]]:
-    """Wait until every due edit of the file has settled; returns its rows and how each ended.
+    """Wait until every due edit of the file has settled or waits for the model's capacity, which no
+    patience brings back; returns its rows and how each ended.
 
     Raises UnreachableError when no daemon is running or time is up, FactFileError when the file was
     refused.
@@ -126,9 +128,10 @@ def _settled(config: Config, ledger: Ledger, dropped: Drop) -> list[dict[str, An
         raise _refused(dropped, seen["error"] or {})
     rows = ledger.file_rows(seen["id"])
     edits = {row["edit_id"]: ledger.edit(row["edit_id"]) for row in rows if row["edit_id"] is not None}
-    if any(_is_due(edit) for edit in edits.values()):
+    waits = (capacity.noted_by_daemon(ledger) or {}).get("waits", "")
+    if any(_is_due(edit) and not (waits and edit.state is EditState.PENDING) for edit in edits.values()):
         return None
-    return [_row(row, edits.get(row["edit_id"])) for row in rows]
+    return [_row(row, edits.get(row["edit_id"]), waits) for row in rows]
 
 
 def _is_due(edit: Edit) -> bool:
@@ -136,9 +139,12 @@ def _is_due(edit: Edit) -> bool:
     return edit.state in _OPEN and not (waits and edit.state is EditState.PENDING)
 
 
-def _row(row: dict[str, Any], edit: Edit | None) -> dict[str, Any]:
+def _row(row: dict[str, Any], edit: Edit | None, waits: str) -> dict[str, Any]:
+    """`waits`: why due edits aren't started."""
+    stuck = waits if edit is not None and _is_due(edit) else ""
     state = str(edit.state) if edit else "-"
     ok = row["row_class"] not in ("conflicting", "invalid") and (edit is None or edit.state in _GOOD | _OPEN)
+    reason = edit.reason if edit else row["reason"]
     return {
         "line": row["line"],
         "subject": row["subject"],
@@ -146,8 +152,8 @@ def _row(row: dict[str, Any], edit: Edit | None) -> dict[str, Any]:
         "class": row["row_class"],
         "edit": row["edit_id"],
         "state": state,
-        "ok": ok,
-        "reason": edit.reason if edit else row["reason"],
+        "ok": ok and not stuck,
+        "reason": stuck or reason,
     }
 
 

@@ -7,7 +7,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from daemon import control
+from daemon import capacity, control
 from daemon.house import House
 from daemon.metrics import Vitals
 from policies.gates import gates_for
@@ -40,6 +40,7 @@ def take_vitals(house: House) -> Vitals:
     states = ledger.state_counts()
     waiting = [edit.dropped_at for edit in ledger.due_edits(now, limit=1000) if edit.dropped_at]
     last_backup = control.last_run(house, "backup")
+    left = capacity.current(house)
     wal = house.layout.ledger.with_name(house.layout.ledger.name + "-wal")
     return Vitals(
         queue_depth=sum(states.get(state, 0) for state in _OPEN),
@@ -51,6 +52,8 @@ def take_vitals(house: House) -> Vitals:
         ledger_bytes=_size(house.layout.ledger),
         wal_bytes=_size(wal),
         last_backup=last_backup.timestamp() if last_backup else 0.0,
+        headroom=left.headroom,
+        edits_left=left.edits_left,
     )
 
 

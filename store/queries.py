@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from store import audit
 from store.connection import integrity_faults
 from store.errors import LedgerError
-from store.facts import Edit, EditState, FactKey, FactRow, Generation
+from store.facts import Edit, EditState, FactKey, FactRow, Generation, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
 from store.times import parse_time, time_text
 
@@ -134,6 +134,21 @@ class LedgerQueries:
         args = {"edit": edit_id, "generation": generation}
         rows = self._db.table("readings").rows_where(where, args, order_by="id")
         return [decoded(row, "answers") for row in rows]
+
+    def generation_readings(self) -> dict[int, list[Reading]]:
+        """What was measured of each generation that an edit made, by number; without the answers."""
+        sql = (
+            "SELECT generation, suite, value, low, high, n FROM readings WHERE generation IS NOT NULL "
+            "AND value IS NOT NULL AND low IS NOT NULL AND high IS NOT NULL ORDER BY id"
+        )
+        found: dict[int, list[Reading]] = {}
+        for number, suite, *numbers in self._db.execute(sql).fetchall():
+            found.setdefault(number, []).append(Reading(Suite(suite), *numbers))
+        return found
+
+    def newest_outcome(self) -> int:
+        """The id of the newest outcome, 0 when there is none: readings only change with it."""
+        return int(self._db.execute("SELECT coalesce(max(id), 0) FROM outcomes").fetchone()[0])
 
     def soft_forgetting(self, edit_id: int) -> list[Row]:
         """Oldest first: outcome_id, edit_id, measure, before, after (None: no number), n, answers

@@ -1,6 +1,8 @@
-"""A real daemon process whose worker is the fake one: `python -m tests.daemon.fake_daemon STATE [SCRIPT]`.
+"""A real daemon process whose worker is the fake one.
 
-SCRIPT is the fake runner's script as JSON. Initialises the state directory when it isn't.
+    python -m tests.daemon.fake_daemon STATE [SCRIPT [RETENTION]]
+
+SCRIPT and RETENTION are the fake runner's, as JSON. Initialises the state directory when it isn't.
 """
 
 import json
@@ -30,9 +32,9 @@ def make_config(state: Path) -> Config:
     )
 
 
-def main(state: Path, script: dict[str, str | list[str]]) -> int:
+def main(state: Path, script: dict[str, str | list[str]], retention: list[float]) -> int:
     config = make_config(state)
-    runner = FakeRunner(base=BASE, script=script)
+    runner = FakeRunner(base=BASE, script=script, retention=retention)
     with StateLock(config.layout.state), open_house(config, runner=runner) as house:
         initialise(house, Path("fake"), never)
         status = Service(house).run()
@@ -42,7 +44,8 @@ def main(state: Path, script: dict[str, str | list[str]]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))
+        given = [json.loads(argument) for argument in sys.argv[2:]]
+        sys.exit(main(Path(sys.argv[1]), *given, *({}, [])[len(given) :]))
     except PalimpsestError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

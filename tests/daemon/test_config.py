@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config, Hook, load, parse
+from daemon.config import CapacitySettings, Config, Hook, load, parse
 from store.errors import EXIT_CONFIG, ConfigError
 
 BAD = """
@@ -63,6 +63,20 @@ def test_a_good_file_is_read_whole() -> None:
     assert config.gates["unrelated"].threshold is None
     assert config.publish.hooks == (Hook(("true", "-v")),)
     assert config.inbox.settle_seconds == 1.0
+
+
+def test_the_reserve_is_a_share() -> None:
+    """A reserve outside 0 to 1 is a fault, and so is an enforcement that is no boolean."""
+    assert parse("[capacity]\nreserve = 0\nenforce = false", "good.toml").capacity == CapacitySettings(
+        enforce=False, reserve=0.0
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse("[capacity]\nreserve = 5\nenforce = 1\nkeep = 2", "bad.toml")
+    assert caught.value.cause.splitlines() == [
+        "capacity.keep: unknown key",
+        "capacity.enforce: expected a boolean, got an integer",
+        "capacity.reserve: 5 is outside 0 to 1",
+    ]
 
 
 @pytest.mark.parametrize("text", ["a = ", "daemon = 3", "[publish]\nhooks = [1]", "gates = []"])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,17 @@ class Daemon:
         return time.monotonic() - began
 
 
-def spawn(state: Path, script: dict[str, Any], log: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.daemon.fake_daemon", str(state), json.dumps(script)]
+def spawn(
+    state: Path, script: dict[str, Any], log: Path, retention: Sequence[float] = ()
+) -> "subprocess.Popen[bytes]":
+    command = [
+        sys.executable,
+        "-m",
+        "tests.daemon.fake_daemon",
+        str(state),
+        json.dumps(script),
+        json.dumps(retention),
+    ]
     with log.open("ab") as file:
         return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
 
@@ -81,9 +90,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts daemons on one state directory and ends those that are left."""
     begun: list[Daemon] = []
 
-    def run(script: dict[str, Any] | None = None) -> Daemon:
+    def run(script: dict[str, Any] | None = None, retention: Sequence[float] = ()) -> Daemon:
         state, log = tmp_path / "state", tmp_path / f"log{len(begun)}"
-        daemon = Daemon(make_config(state), spawn(state, script or {}, log), log)
+        daemon = Daemon(make_config(state), spawn(state, script or {}, log, retention), log)
         begun.append(daemon)
         daemon.wait_for(lambda: status.metrics_port(daemon.config), "metrics port")
         return daemon
@@ -215,6 +224,30 @@ def test_submit_waits_until_facts_are_settled(start: Start, tmp_path: Path) -> N
     stages: list[str] = []
     settled = submission.wait(daemon.config, submission.drop(daemon.config, path), stages.append, 30)
     assert [(row["state"], row["ok"]) for row in settled] == [("live", True), ("held", False)]
+
+
+def test_edits_wait_for_capacity_over_a_restart_until_a_rollback(start: Start, tmp_path: Path) -> None:
+    """A model that is nearly spoiled takes no more edits; what waits is kept, said, and goes on by itself."""
+    kept = (0.93, 0.84, 0.83)
+    daemon = start(retention=kept)
+    daemon.drop("a.jsonl", ROW, {**ROW, "subject": "Spain"})
+    daemon.wait_for(lambda: daemon.state_of(2) is EditState.LIVE, "second live edit")
+    path = tmp_path / "italy.jsonl"
+    path.write_text(json.dumps({**ROW, "subject": "Italy"}) + "\n")
+    (row,) = submission.wait(daemon.config, submission.drop(daemon.config, path), lambda stage: None, 30)
+    assert (row["state"], row["ok"]) == ("pending", False)
+    assert "unrelated 0.84, at least 0.8 wanted" in row["reason"]
+    daemon.wait_for(lambda: "palimpsest_capacity_edits_left 0.0" in daemon.scrape(), "metric")
+    assert "palimpsest_retention_headroom_ratio 0.1" in daemon.scrape()
+    daemon.stop()
+    assert daemon.log.read_text().count("capacity.edits_wait") == 1
+    again = start(retention=kept)
+    again.wait_for(lambda: "palimpsest_capacity_edits_left 0.0" in again.scrape(), "metric after restart")
+    time.sleep(0.5)
+    assert again.state_of(3) is EditState.PENDING
+    assert "capacity.edits_wait" not in again.log.read_text()
+    assert orders.give(again.config, "rollback", {"edit": 1})["to"] == 3
+    again.wait_for(lambda: again.state_of(3) is EditState.LIVE, "live edit")
 
 
 def test_orders_are_carried_out_without_a_daemon_too(start: Start) -> None:

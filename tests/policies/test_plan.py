@@ -90,6 +90,15 @@ def test_a_paused_daemon_still_has_a_plan() -> None:
     assert plan.steps[0].reason.endswith("; paused, `palimpsest resume` starts it")
 
 
+def test_a_full_model_still_has_a_plan() -> None:
+    """Waiting for capacity changes no wish; what isn't due yet may meet another model."""
+    tomorrow = about("b", replace(EDIT, id=2, effective_at=NOW + DAY))
+    plan = plan_queue([EDIT, tomorrow], {}, NOW, full=True)
+    assert plan.has_changes
+    assert plan.steps[0].reason.endswith("; waits for capacity, see `palimpsest status`")
+    assert "capacity" not in plan.steps[1].reason
+
+
 def test_only_changes_of_weights_count_as_changes() -> None:
     """An empty queue, a held edit and unchanged rows leave nothing to do."""
     assert not plan_queue([], {}, NOW).has_changes

@@ -261,6 +261,21 @@ def test_outcomes_and_readings_come_back(ledger: Ledger) -> None:
     assert ledger.readings(generation=7) == []
 
 
+def test_only_served_generations_have_readings_to_go_by(ledger: Ledger) -> None:
+    """A candidate that was turned away tells nothing of what is served; answers are left out."""
+    drop(ledger, update("Peru", "Lima"))
+    assert (ledger.newest_outcome(), ledger.generation_readings()) == (0, {})
+    answers = (ProbeAnswer("2 + 2?", "4", "4", True),)
+    read = Reading(Suite.UNRELATED, 0.9, 0.8, 0.95, 60, answers)
+    unread = SuiteVerdict(Suite.KL_DRIFT, Verdict.ERROR, "not measured", None)
+    judged = Judgement(Verdict.PASS, "", (SuiteVerdict(Suite.UNRELATED, Verdict.PASS, "", read), unread))
+    serve(ledger, 1)
+    for state, number in ((EditState.HELD, None), (EditState.LIVE, 1)):
+        outcome = ledger.record_outcome(Outcome(ledger.edit(1), state, "", number, judged, "", ""), now=NOW)
+    assert ledger.newest_outcome() == outcome
+    assert ledger.generation_readings() == {1: [Reading(Suite.UNRELATED, 0.9, 0.8, 0.95, 60)]}
+
+
 def test_what_is_left_of_the_old_answer_comes_back(ledger: Ledger) -> None:
     """Measures come back in their order with answers of before and after; NaN comes back as None."""
     drop(ledger, update("Peru", "Lima"))
