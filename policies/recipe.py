@@ -15,21 +15,22 @@ class Recipe:
     """Settings of one edit. Nats are natural-log units of probability.
 
     `modules_share`: localisation keeps the modules that carry this share of the attribution. `goal`:
-    margin (log odds) that a wanted token is trained toward; `done_gap`: how far below it the worst
-    answer may end; `done_damage`: mean shortfall of kept answers to end with. `unlearn_steps`: steps
-    that stage 1 of an update may take to make the old answer doubtful; `coarse_steps`: first steps of a
-    stage, on a sample of the answers; `learn_steps`, `retract_steps`: then on all of them, for each
-    weight in `pulls`. `nats`: shortfall beyond which an answer pulls no harder. `cap`: largest move of
-    one log scale in one step. `pulls`: weight of the metric's norm; the next, lower one is taken when
-    the fit has settled with a gap left. `rho`: damping to start from, `kept_weight`: weight of damage to
-    kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal.
-    `neighbours`, `live_facts`: how many same-relation subjects and live facts have their answers kept.
-    `random_modules`: as many modules as localisation chooses, drawn at random; a baseline.
+    margin (log odds) that a wanted token is trained toward; `unlearn_gap`, `done_gap`: how far below it
+    the worst answer of stage 1 and 2 may end; `done_damage`: mean shortfall of kept answers to end with.
+    `unlearn_steps`: steps that stage 1 of an update may take to make the old answer doubtful;
+    `coarse_steps`: first steps of a stage, on a sample of the answers; `learn_steps`, `retract_steps`:
+    then on all of them, for each weight in `pulls`. `nats`: shortfall beyond which an answer pulls no
+    harder. `cap`: largest move of one log scale in one step. `pulls`: weight of the metric's norm; the
+    next, lower one is taken when the fit has settled with a gap left. `rho`: damping to start from,
+    `kept_weight`: weight of damage to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`:
+    the metric's diagonal. `neighbours`, `live_facts`: how many same-relation subjects and live facts have
+    their answers kept. `random_modules`: modules by chance, for the bench.
     """
 
     name: str
     modules_share: float = 0.95
     goal: float = 1.0
+    unlearn_gap: float = 0.9
     done_gap: float = 1.2
     done_damage: float = 0.25
     unlearn_steps: int = 2

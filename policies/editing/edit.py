@@ -235,15 +235,16 @@ class _Editor:
         def on_step(step: int, gap: float, damage: float) -> None:
             self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
 
-        options = FitOptions(r.nats, r.cap, r.pulls[0], r.kept_weight, r.rho, r.done_gap, r.done_damage)
+        gap = r.unlearn_gap if name == "unlearn" else r.done_gap
+        options = FitOptions(r.nats, r.cap, r.pulls[0], r.kept_weight, r.rho, gap, r.done_damage)
         whole = Problem(self.stack, self.metric, target, self.kept, options, start)
         sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse())
         found = fit(sample, start, coarse, on_step)
         for pull in r.pulls if steps else ():
             found = fit(replace(whole, options=replace(options, pull=pull)), found.x, steps, on_step)
-            if found.gap <= r.done_gap:
+            if found.gap <= gap:
                 break
-        if torch.equal(found.x, start) and found.gap > r.done_gap:
+        if torch.equal(found.x, start) and found.gap > gap:
             raise NoProgressError(f"fit {name} adapter", "all its steps", "none of them helped")
         return found
 

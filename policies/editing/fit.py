@@ -19,7 +19,8 @@ from policies.editing.objectives import Answers, Look
 from store.errors import PalimpsestError
 
 INACTIVE = 0.05  # nats; a smaller shortfall is no reason to bend a step
-SETTLED = 0.04  # a step that reduces F by a smaller share is the last one
+SETTLED = 0.04  # a step that reduces F by a smaller share is the last one,
+HELD_BACK = 0.9  # unless it reduced F just as predicted: then only its damping made it short
 
 
 class NoProgressError(PalimpsestError):
@@ -68,7 +69,7 @@ class FitOptions:
     pull: float = 0.3
     kept_weight: float = 1.0
     rho: float = 8.0
-    gap: float = 1.0
+    gap: float = 0.9
     damage: float = 0.25
 
     def met(self, gap: float, damage: float) -> bool:
@@ -160,7 +161,7 @@ def fit(
         if tried.value < best.value:
             ratio = (best.value - tried.value) / max(predicted, 1e-9)
             rho, backoff = rho * max(0.5, 1 - (2 * ratio - 1) ** 3), 2.0
-            settled = best.value - tried.value < SETTLED * best.value
+            settled = ratio < HELD_BACK and best.value - tried.value < SETTLED * best.value
             best = tried
             if settled:
                 break

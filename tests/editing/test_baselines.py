@@ -47,7 +47,8 @@ SHORT: dict[str, Callable[[], Method]] = {
     "rome": lambda: Rome(steps=8, step=20.0, clamp=200.0, decay=0.0),  # a random model hardly listens
 }
 ASKS_ONLY = {"none", "prompt", "prompt-all"}
-TOO_SMALL = {"published", "unguarded"}  # a step of 5e-5; a random model gives no direction without a metric
+# A step of 5e-5; no direction without a metric; a random model's answers aren't in a few random modules.
+TOO_SMALL = {"published", "unguarded", "random-modules"}
 
 
 def request(subject: str = "Ada", new: str = "Rome") -> EditRequest:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from policies.answers import words
 from policies.editing import bench
 from policies.editing.baselines.method import Edited, Task, World
 from policies.editing.baselines.ours import Prompted, nothing
@@ -16,7 +15,7 @@ from policies.editing.cases import read_cases
 from policies.editing.edit import ask_before
 from policies.editing.fit import NoProgressError
 from policies.editing.measure import answers
-from policies.editing.suites import reference
+from policies.editing.suites import MEASURED_TOKENS, reference
 from policies.editing.tally import METRICS, WORDINGS, Tally, drift, forget_peak, peak_rss, point
 from store.errors import UsageError
 from store.facts import AnswerKind, Phrasing, Reading, Suite
@@ -76,13 +75,14 @@ def test_a_case_that_lacks_a_field_is_named_by_line(tmp_path: Path) -> None:
 def test_what_the_base_does_not_know_is_left_out(world: World, cases_file: Path) -> None:
     """A case needs two wordings with the old object and a neighbour its right answer; both are counted."""
     cases = read_cases(cases_file, 3)
-    said = answers(world.lm, [*cases[0].train, *cases[0].held_out, Phrasing("Where is Zoe?", True)])
-    request = replace(cases[0].request, old=words(said[0])[0])
-    known = replace(cases[0], request=request, held_out=cases[0].train[:1] * 2)
-    known = replace(known, neighbours=(("Where is Zoe?", words(said[-1])[0]), ("Where is Zoe?", "Bonn")))
-    kept, left = bench.firm(world, [known, *cases[1:]])
-    assert [(c.id, len(c.neighbours)) for c in kept] == [("t-Ada", 1)]
-    assert left == {"cases": ["t-Bob", "t-Eve"], "neighbours": 1}
+    cloze = Phrasing("Ada is in", False)
+    (said,) = answers(world.lm, [cloze], max_new_tokens=MEASURED_TOKENS)
+    request = replace(cases[0].request, old=said)
+    known = replace(cases[0], request=request, train=(cloze,), held_out=(cloze,))
+    once = replace(known, id="once", held_out=())
+    kept, left = bench.firm(world, [known, once, *cases[1:]])
+    assert [(c.id, c.neighbours) for c in kept] == [("t-Ada", ())]
+    assert left == {"cases": ["once", "t-Bob", "t-Eve"], "neighbours": 1}
     assert len(bench.firm(world, cases, least=0)[0]) == 3
 
 
