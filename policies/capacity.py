@@ -19,7 +19,6 @@ from store.facts import Generation, Reading, Suite
 
 BASE = 0
 LAST = 5  # live edits whose cost is averaged
-LEAST = 2  # of one edit no trend is known: the next isn't refused for what the first one cost
 _ROUNDING = 1e-9
 
 # What the base itself reads. Only suites that measure the whole model: those of one fact (its wordings,
@@ -112,10 +111,11 @@ def share_left(gate: Gate, value: float) -> float:
 
 
 def expected_cost(costs: Sequence[float]) -> float | None:
-    """Headroom that one more edit will use: the mean of the last `LAST` costs, oldest first. None when
-    fewer than `LEAST` are known or when they come to no loss."""
-    last = costs[-LAST:]
-    if len(last) < LEAST:
+    """Headroom that one more edit will use: the mean of the last `LAST` costs, oldest first, but never
+    the first edit's: that one breaks the answers that the base hardly holds, which can't break twice
+    (ARCHITECTURE.md, "Tried"). None when no other is known or when they come to no loss."""
+    last = costs[1:][-LAST:]
+    if not last:
         return None
     mean = math.fsum(last) / len(last)
     return mean if mean > _ROUNDING else None

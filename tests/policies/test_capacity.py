@@ -128,6 +128,12 @@ def test_the_cost_is_the_mean_of_the_last_edits() -> None:
     assert expected_cost([0.5, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]) == pytest.approx(0.1)
 
 
+def test_the_first_edit_says_nothing_of_the_next() -> None:
+    """What breaks under the first edit can't break again: only later costs are averaged."""
+    assert expected_cost([0.6]) is None
+    assert expected_cost([0.6, 0.1, 0.2]) == pytest.approx(0.15)
+
+
 @pytest.mark.parametrize("kept", [(1.0, 1.0, 1.0), (0.9, 0.95, 1.0), (0.9, 1.0, 1.0)])
 def test_no_measurable_cost_means_no_known_limit(kept: tuple[float, ...]) -> None:
     """A model that lost nothing over its edits gives no number to divide by."""
@@ -144,7 +150,7 @@ def test_edits_wait_below_the_reserve() -> None:
     """The reason names the suite, its value, the gate, and what can be done."""
     found = left(grown(0.95, 0.805))
     assert found.waits == (
-        "capacity: unrelated 0.805, at least 0.8 wanted; headroom 0.025, an edit costs about 0.49; about 0 "
+        "capacity: unrelated 0.805, at least 0.8 wanted; headroom 0.025, an edit costs about 0.72; about 0 "
         "edits left; roll back edits that are no longer needed, relax [gates.unrelated], set [capacity] "
         "enforce = false, or start from a new base"
     )
@@ -193,7 +199,7 @@ def test_an_edit_from_the_middle_gives_back_what_it_cost() -> None:
     found = left(taken_out(grown(0.97, 0.85, 0.81), 2))
     assert found.headroom == pytest.approx(0.05 + 0.6)
     assert (found.suite, found.value, found.edits_left) == (Suite.UNRELATED, None, 3)
-    assert found.cost == pytest.approx((0.15 + 0.2) / 2)
+    assert found.cost == pytest.approx(0.2)
 
 
 def test_an_estimate_credits_no_gain_and_never_more_than_everything() -> None:
@@ -216,7 +222,7 @@ def test_a_generation_without_readings_counts_as_its_parent() -> None:
     assert found.value is None
     after = left(grown(0.95, None, 0.85))
     assert after.headroom == pytest.approx(0.25)
-    assert after.cost == pytest.approx((0.25 + 0.5) / 2)
+    assert after.cost == pytest.approx(0.5)
 
 
 shares = st.floats(-0.5, 1.5)
