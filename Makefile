@@ -32,8 +32,8 @@ test: $(STAMP)  ## fetch the model and run the whole suite
 	$(BIN)/palimpsest fetch-model
 	$(BIN)/python -m pytest
 
-test-fast: $(STAMP)  ## run the tests that need no model
-	$(BIN)/python -m pytest -m 'not model'
+test-fast: $(STAMP)  ## run the quick tests: no model, no processes, about a minute
+	$(BIN)/python -m pytest -m 'not model and not slow'
 
 demo: $(STAMP)  ## change a fact, retract one, roll back, and prove each step
 	$(BIN)/palimpsest demo

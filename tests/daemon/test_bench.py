@@ -14,6 +14,8 @@ from policies.editing import bank
 from policies.editing.tally import Tally, point
 from store.errors import EXIT_OK, EXIT_USAGE, UsageError
 
+pytestmark = pytest.mark.slow
+
 CASE = {
     "subject": "Ada",
     "relation": "place",

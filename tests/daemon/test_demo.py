@@ -13,6 +13,8 @@ from daemon.initialise import initialise
 from daemon.runner import never
 from tests.daemon.fake_daemon import BASE, make_config
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = {"France": "known"}
 
 

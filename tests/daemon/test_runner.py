@@ -11,6 +11,8 @@ import pytest
 from daemon import worker
 from daemon.runner import Limits, WorkerError, WorkerHandle, WorkerStopped
 
+pytestmark = pytest.mark.slow
+
 # A child as small as they come: its job says what it does.
 CHILD = """
 import json, os, signal, sys, time

@@ -21,6 +21,8 @@ from store.facts import EditState
 from store.ledger import Ledger
 from tests.daemon.fake_daemon import make_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 

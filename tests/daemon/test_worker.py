@@ -7,6 +7,8 @@ import pytest
 from daemon.fakes import tiny_model
 from daemon.runner import Limits, WorkerHandle, WorkerStopped
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,6 +28,8 @@ from tests.editing.families import (
     probability,
 )
 
+pytestmark = pytest.mark.slow
+
 ASKED = (
     Phrasing("What is the capital of France, and since when has it been that?", True),
     Phrasing("Who wrote Hamlet?", True),

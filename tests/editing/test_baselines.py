@@ -37,6 +37,8 @@ from policies.recipe import DEFAULT, RECIPES
 from store.errors import UsageError
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
+pytestmark = pytest.mark.slow
+
 FIRST = 2
 SHORT: dict[str, Callable[[], Method]] = {
     **{name: (lambda name=name: method_named(name)) for name in NAMES},  # type: ignore[misc]

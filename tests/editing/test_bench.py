@@ -21,6 +21,8 @@ from store.errors import UsageError
 from store.facts import AnswerKind, Phrasing, Reading, Suite
 from tests.editing.test_baselines import SHORT, fingerprint, world
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["world"]  # a fixture
 
 SUBJECTS = ("Ada", "Bob", "Eve")

@@ -14,6 +14,8 @@ from policies.editing.model import LanguageModel, chat_ids, decode, load, prompt
 from store.facts import AnswerKind, EditRequest, Latent, LatentReading, Op, Phrasing
 from tests.editing.test_edit import FIRST, make_edit, request
 
+pytestmark = pytest.mark.slow
+
 SAID = {"Where is Ada?": "Ada is in Oslo, far away."}
 
 

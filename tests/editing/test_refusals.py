@@ -18,6 +18,8 @@ from store.errors import ConfigError, GenerationError
 from store.wire import to_wire
 from tests.editing.families import gpt2, request
 
+pytestmark = pytest.mark.slow
+
 SHARD = merge.EDITABLE_SHARD
 DAMAGED = "model.layers.3.mlp.down_proj.weight"
 

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 MEASURE = """
 import json, re, sys, time
 from datetime import UTC, datetime
