@@ -57,9 +57,11 @@ def _ingest_all(
         done.append(ingested)
         classes = [RowClass(row["class"]) for row in ingested.report.get("rows", ())]
         house.metrics.file(ingested.result, classes if ingested.result == "accepted" else ())
-        house.log.info(
+        log = house.log.warning if ingested.result == "failed" else house.log.info
+        log(
             f"file.{ingested.result}",
             name=claim.name,
+            see=ingested.report.get("see"),
             counts=dict(Counter(map(str, classes))),
             code=ingested.report.get("code"),
             line=ingested.report.get("line"),
@@ -84,10 +86,10 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
         cause = f"{type(error).__name__}: {error}"
         faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]
     house.ledger.record_bad_file(_sha256(data), printable(claim.name), len(data), faults[0], now=now)
-    inbox.refuse(claim, faults, now)
-    return Ingested(
-        claim.name, "failed", {"code": faults[0].code, "line": faults[0].line, "column": faults[0].column}
-    )
+    refused = inbox.refuse(claim, faults, now)
+    first = faults[0]
+    about = {"code": first.code, "line": first.line, "column": first.column}
+    return Ingested(claim.name, "failed", about | {"see": f"failed/{refused.name}.error.json"})
 
 
 def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool = False) -> dict[str, Any]:

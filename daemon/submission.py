@@ -135,8 +135,8 @@ def _settled(config: Config, ledger: Ledger, dropped: Drop) -> list[dict[str, An
 
 
 def _is_due(edit: Edit) -> bool:
-    waits = edit.effective_at is not None and edit.effective_at > datetime.now(UTC)
-    return edit.state in _OPEN and not (waits and edit.state is EditState.PENDING)
+    early = edit.effective_at is not None and edit.effective_at > datetime.now(UTC)
+    return edit.state in _OPEN and not (early and edit.state is EditState.PENDING)
 
 
 def _row(row: dict[str, Any], edit: Edit | None, waits: str) -> dict[str, Any]:

@@ -8,14 +8,14 @@ to theta; doesn't know objectives.
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from peft import IA3Config, inject_adapter_in_model
 from torch.utils.hooks import RemovableHandle
 
-from policies.editing.architectures import ScaledModule
+from policies.editing.architectures import ScaledModule, base_module
 from policies.editing.model import LanguageModel, NotFiniteError
 
 MERGED, STAGE = "merged", "stage"
@@ -90,12 +90,7 @@ class AdapterStack:
         return after
 
     def remove(self) -> None:
-        for module, layer in zip(self.modules, self.layers, strict=True):
-            parent, _, name = module.path.rpartition(".")
-            setattr(self.lm.model.get_submodule(parent), name, layer.get_base_layer())
-        if hasattr(self.lm.model, "peft_config"):
-            del self.lm.model.peft_config
-        self.lm.model._hf_peft_config_loaded = False
+        unwrap(self.lm, [m.path for m in self.modules])
 
 
 @dataclass(slots=True)
@@ -151,6 +146,16 @@ class Recorder:
                 raise NotFiniteError("differentiate", module.path, "the gradient isn't a finite number", hint)
             products.append(product)
         return products
+
+
+def unwrap(lm: LanguageModel, paths: Iterable[str]) -> None:
+    """Put the base layers that PEFT wrapped back in their places; nothing is merged or unmerged."""
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        setattr(lm.model.get_submodule(parent), name, base_module(lm.model.get_submodule(path)))
+    if hasattr(lm.model, "peft_config"):
+        del lm.model.peft_config
+    lm.model._hf_peft_config_loaded = False
 
 
 def ia3_config(modules: Sequence[ScaledModule]) -> IA3Config:

@@ -70,13 +70,14 @@ def scaled_modules(lm: LanguageModel, first: int) -> tuple[ScaledModule, ...]:
     root = f"{lm.model.base_model_prefix}.{layers_attribute(lm.decoder)}"
     paths = template.attention + template.feedforward
     return tuple(
-        _scaled(lm, template, f"{root}.{index}.{path}", index, path)
+        scaled_module(lm, template, f"{root}.{index}.{path}", index, path)
         for index in range(first, len(lm.layers))
         for path in paths
     )
 
 
-def _scaled(lm: LanguageModel, template: Template, full: str, layer: int, path: str) -> ScaledModule:
+def scaled_module(lm: LanguageModel, template: Template, full: str, layer: int, path: str) -> ScaledModule:
+    """The module at `full`, which is `path` inside its layer. Raises GenerationError when there is none."""
     try:
         module = base_module(lm.model.get_submodule(full))
     except AttributeError as error:

@@ -69,10 +69,11 @@ class Bank:
         return self.rows[keep]
 
 
-def key(modules: Sequence[ScaledModule], base_sha256: str) -> str:
-    """Name of a bank in the cache: it depends on the weights, the probes and what may be scaled."""
+def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) -> str:
+    """Name of a bank in the cache: it depends on the weights, as they are computed with, the probes and
+    what may be scaled."""
     digest = hashlib.sha256(base_sha256.encode())
-    digest.update(repr([(m.tensor, m.size) for m in modules]).encode())
+    digest.update(repr((str(lm.model.dtype), [(m.tensor, m.size, m.fixed) for m in modules])).encode())
     digest.update(repr((load_probes(), PROBES, SAMPLE, BANK_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
     return digest.hexdigest()[:16]
 
@@ -96,7 +97,7 @@ def load_or_build(
 ) -> Bank:
     """The bank in `cache`, taken from `shared` or built; a build is written to both."""
     if not (cache / "bank.json").exists():
-        built = shared / key(modules, base_sha256)
+        built = shared / key(lm, modules, base_sha256)
         if not (built / "bank.json").exists():
             write(built, build(lm, modules, beat))
         cache.mkdir(parents=True, exist_ok=True)
@@ -198,8 +199,10 @@ def answer_sequence(
     limit: int = ANSWER_TOKENS,
     share_prefix: bool = True,
 ) -> Sequence_:
-    """A phrasing followed by an answer as scored tokens; a cloze's answer follows a space."""
-    text = answer.strip() if phrasing.is_question else " " + answer.strip()
+    """A phrasing followed by an answer as scored tokens. A space stands between the two, except where
+    a chat template ends in a line of its own."""
+    templated = phrasing.is_question and lm.tokenizer.chat_template
+    text = answer.strip() if templated else " " + answer.strip()
     ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
     prompt = prompt_ids(lm, phrasing)
     if share_prefix:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from policies.answers import classify, is_unsure
 from policies.editing.bank import Question
-from policies.editing.baselines.method import CHECK, Edited, Method, State, Task, World, in_force
+from policies.editing.baselines.method import Edited, Method, State, Task, World, in_force
 from policies.editing.cases import Case
-from policies.editing.edit import ask_before
+from policies.editing.edit import CHECK, ask_before
 from policies.editing.fit import NoProgressError
 from policies.editing.jobs import with_belief
 from policies.editing.measure import answers
@@ -96,7 +96,7 @@ def run_single(world: World, cases: Sequence[Case], recipe: str, method: Method,
 def run_sequential(world: World, cases: Sequence[Case], recipe: str, method: Method, report: Report) -> None:
     """All cases edited one after the other in one model; a point at each of `MARKS` and at the end.
     Every point measures all the edits made so far, so the first ones are asked again each time; at the
-    end the first `FIRST` are also reported apart."""
+    end of a longer run the first `FIRST` are also reported apart."""
     forget_peak()
     state, tally = State(), Tally()
     texts = plain_texts(world.lm, load_texts())
@@ -116,6 +116,8 @@ def run_sequential(world: World, cases: Sequence[Case], recipe: str, method: Met
             report.points.append(point(tally, recipe=recipe, n_edits=i + 1, cases=i + 1))
             tally = Tally()
         report.publish(report)
+    if len(cases) <= FIRST:
+        return
     with in_force(world.lm, state):
         measure_facts(world, cases[:FIRST], cases, state, tally)
     again = {k: v for k, v in metrics(tally).items() if v["n"]}

@@ -33,6 +33,7 @@ Beat = Callable[[str], None]
 BELIEF_TOKENS = 20
 TARGET_TOKENS = 48
 LOCALISED = 4  # wordings that localisation looks at
+CHECK = "check"  # the stage between the two that measures instead of editing
 KNOWN_SHARE = 0.75  # of the training and of the held-out phrasings; a base seldom gets all wordings right
 
 
@@ -129,7 +130,7 @@ class _Editor:
         self.clock.lap("localise")
         # What the metric and the kept answers are relative to is the generation before the edit.
         near = self._near(live)
-        self.said = self._tokens([UNSURE, request.new or "", *self._old_names()])
+        self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
         self.kept = kept(stack, near, self.said)
         generator = torch.Generator().manual_seed(request.seed)
         near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
@@ -141,29 +142,30 @@ class _Editor:
         recipe, zero = self.recipe, torch.zeros(self.stack.size)
         learning = None if self.request.op is Op.RETRACT else self._wanted(self.request.new or "")
         if learning is None:
-            found = self._fit(
-                "unlearn", self._wanted(UNSURE), zero, recipe.coarse_steps, recipe.retract_steps
-            )
-        elif recipe.unlearn_steps and (names := self._old_names()):
-            found = self._fit("unlearn", self._doubted(names[0]), zero, recipe.unlearn_steps, 0)
+            target, steps = self._wanted(UNSURE), (recipe.coarse_steps, recipe.retract_steps)
+            found = self._fit("unlearn", target, zero, steps, recipe.unlearn_gap)
+        elif recipe.unlearn_steps and (names := old_names(self.request, self.before)):
+            target, steps = self._doubted(names[0]), (recipe.unlearn_steps, 0)
+            found = self._fit("unlearn", target, zero, steps, recipe.unlearn_gap)
         else:
             found = Fit(zero, 0.0, 0.0)  # one stage is wanted, or there is no belief to unlearn
         unlearn = found.x
         self.stack.set(STAGE, unlearn)
         self.clock.lap("unlearn")
         readings = check_unlearned()
-        self.clock.lap("check")
+        self.clock.lap(CHECK)
         if learning is not None:
             # Merging in log space is addition: the second adapter starts from the unlearned weights.
             self.stack.set(MERGED, self._parent_scales() + unlearn)
-            found = self._fit("learn", learning, unlearn, recipe.coarse_steps, recipe.learn_steps)
+            steps = (recipe.coarse_steps, recipe.learn_steps)
+            found = self._fit("learn", learning, unlearn, steps, recipe.done_gap)
             self.clock.lap("learn")
         return Deltas(
             unlearn=unlearn,
             learn=found.x - unlearn,
             scores=self.scores,
             chosen=self.chosen,
-            seconds=tuple((stage, s) for stage, s in self.clock.laps if stage != "check"),
+            seconds=tuple(self.clock.laps),
             gap=found.gap,
             damage=found.damage,
             after_unlearn=readings,
@@ -188,7 +190,7 @@ class _Editor:
         scores = localise(self.stack, facts, donors)
         frozen, chosen = frozen_coordinates(self.stack, scores, self.recipe.modules_share)
         if self.recipe.random_modules:
-            frozen, chosen = random_coordinates(self.stack, len(chosen), f"{self.request.key}")
+            frozen, chosen = random_coordinates(self.stack, len(chosen), str(self.request.key))
         return scores, frozen, chosen
 
     def _near(self, live: Sequence[EditRequest]) -> list[Sequence_]:
@@ -201,20 +203,8 @@ class _Editor:
         given = answers(self.lm, phrasings, max_new_tokens=banks.ANSWER_TOKENS)
         return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
 
-    def _old_names(self) -> list[str]:
-        """What the old answer is called. A model that half knows the new one may believe in that already."""
-        request = self.request
-        new = {n.casefold() for n in (request.new, *request.new_aliases) if n}
-        named = (self.before.old, request.old, *request.old_aliases)
-        return list(dict.fromkeys(n for n in named if n and n.casefold() not in new))
-
     def _sequences(self, said_instead: str) -> list[Sequence_]:
-        """Training wordings with `said_instead` as the object, mixed so that any run of them samples all."""
-        said = {p.text: a for p, a in self.before.answers.items()}
-        train = self.request.train
-        targets = new_targets(train, said, self.request.key.subject, said_instead, self._old_names())
-        asked = widened(train)
-        return [self._sequence(p, targets[i], TARGET_TOKENS) for p, i in (*asked[::2], *asked[1::2])]
+        return training(self.lm, self.request, self.before, said_instead)
 
     def _wanted(self, said: str) -> Answers:
         return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal)
@@ -226,30 +216,32 @@ class _Editor:
         sample = parted[: len(next(chunks(parted, PACK_TOKENS)))]
         return doubted(self.stack, sample, self.said, self.recipe.goal)
 
-    def _fit(self, name: str, target: Answers, start: torch.Tensor, coarse: int, steps: int) -> Fit:
-        """`coarse` steps on a sample of the answers, which is cheap while they are far; then `steps` on all,
-        with a smaller norm first and a larger one where that leaves a gap. `start` is what is merged
-        already: the stage adapter holds the rest."""
-        r = self.recipe
+    def _fit(
+        self, name: str, target: Answers, start: torch.Tensor, steps: tuple[int, int], gap: float
+    ) -> Fit:
+        """First steps on a sample of the answers, which is cheap while they are far; then steps on all,
+        with a smaller norm first and a larger one while more than `gap` is left. `start` is what is
+        merged already: the stage adapter holds the rest."""
+        r, (coarse, whole_steps) = self.recipe, steps
 
         def on_step(step: int, gap: float, damage: float) -> None:
             self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
 
-        gap = r.unlearn_gap if name == "unlearn" else r.done_gap
         options = FitOptions(r.nats, r.cap, r.pulls[0], r.kept_weight, r.rho, gap, r.done_damage)
         whole = Problem(self.stack, self.metric, target, self.kept, options, start)
         sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse())
         found = fit(sample, start, coarse, on_step)
-        for pull in r.pulls if steps else ():
-            found = fit(replace(whole, options=replace(options, pull=pull)), found.x, steps, on_step)
+        for pull in r.pulls if whole_steps else ():
+            found = fit(replace(whole, options=replace(options, pull=pull)), found.x, whole_steps, on_step)
             if found.gap <= gap:
                 break
-        if torch.equal(found.x, start) and found.gap > gap:
+        # Stage 1 of an update may find nothing cheap: stage 2 and the gates then tell whether that matters.
+        if whole_steps and torch.equal(found.x, start) and found.gap > gap:
             raise NoProgressError(f"fit {name} adapter", "all its steps", "none of them helped")
         return found
 
-    def _sequence(self, phrasing: Phrasing, answer: str, limit: int = banks.ANSWER_TOKENS) -> Sequence_:
-        return answer_sequence(self.lm, phrasing, answer, limit=limit)
+    def _sequence(self, phrasing: Phrasing, answer: str) -> Sequence_:
+        return answer_sequence(self.lm, phrasing, answer)
 
     def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """Ids of all tokens of `texts`, as they stand after a space and at a beginning."""
@@ -258,6 +250,29 @@ class _Editor:
             i for t in texts for u in (t, " " + t) for i in tokenise(u, add_special_tokens=False)["input_ids"]
         ]
         return torch.tensor(sorted(set(ids)), dtype=torch.long)
+
+
+def old_names(request: EditRequest, before: Before) -> list[str]:
+    """What the old answer is called. A model that half knows the new one may believe in that already."""
+    new = {n.casefold() for n in (request.new, *request.new_aliases) if n}
+    named = (before.old, request.old, *request.old_aliases)
+    return list(dict.fromkeys(n for n in named if n and n.casefold() not in new))
+
+
+def phrased(request: EditRequest, before: Before, said_instead: str) -> list[tuple[Phrasing, str]]:
+    """Training wordings, each with its target: `said_instead` as the object. They are mixed so that any
+    run of them samples all."""
+    said = {p.text: a for p, a in before.answers.items()}
+    names = old_names(request, before)
+    targets = new_targets(request.train, said, request.key.subject, said_instead, names)
+    asked = widened(request.train)
+    return [(p, targets[i]) for p, i in (*asked[::2], *asked[1::2])]
+
+
+def training(lm: LanguageModel, request: EditRequest, before: Before, said_instead: str) -> list[Sequence_]:
+    """`phrased` as tokens."""
+    pairs = phrased(request, before, said_instead)
+    return [answer_sequence(lm, p, target, limit=TARGET_TOKENS) for p, target in pairs]
 
 
 def parting(one: Sequence_, other: Sequence_) -> Sequence_:

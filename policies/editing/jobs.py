@@ -5,7 +5,8 @@ asked: it returns readings and the daemon decides. All results are JSON-able.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import torch
 from policies.editing import bank as banks
 from policies.editing import latent, merge
 from policies.editing.architectures import ScaledModule, first_editable_layer, scaled_modules
-from policies.editing.bank import Bank
+from policies.editing.bank import Question
 from policies.editing.edit import BELIEF_TOKENS, Before, Deltas, Stopwatch, ask_before, edit
 from policies.editing.fit import NoProgressError
 from policies.editing.measure import answers
-from policies.editing.model import LanguageModel, NotFiniteError, load
+from policies.editing.model import LanguageModel, NotFiniteError, load, swapped
 from policies.editing.suites import (
     fact_questions,
     measure,
@@ -115,7 +116,7 @@ def edit_and_measure(job: Job, beat: Beat) -> Result:
             recipe,
             beat,
             live=live,
-            check_unlearned=lambda: check_unlearned(lm, bank, request),
+            check_unlearned=lambda: (check_unlearned(lm, bank.gate, request),),
         )
     except NoProgressError as error:
         return {"status": "failed", "reason": str(error), "before": before.answers[shown], "old": before.old}
@@ -156,28 +157,18 @@ def ask_parent(lm: LanguageModel, base: Path, parent: merge.Theta, request: Edit
         return ask_before(lm, request)
 
 
-class folded:
-    """Within the context `lm` carries the fold of theta; afterwards the very tensors it had before."""
+def folded(lm: LanguageModel, base: Path, theta: merge.Theta) -> AbstractContextManager[None]:
+    """Within the context `lm` carries the fold of theta."""
+    return swapped(lm, folded_weights(lm, merge.read_modules(base), theta))
 
-    def __init__(self, lm: LanguageModel, base: Path, theta: merge.Theta) -> None:
-        self.lm, self.theta, self.modules = lm, theta, merge.read_modules(base)
-        self.saved: dict[str, torch.Tensor] = {}
 
-    def __enter__(self) -> None:
-        weights = {n: self.lm.model.get_parameter(n).data for m in self.modules for n in self._names(m)}
-        new = merge.fold(weights, self.modules, self.theta)
-        for name, tensor in new.items():
-            if tensor is not weights[name]:
-                self.saved[name] = weights[name]
-                self.lm.model.get_parameter(name).data = tensor
-
-    def __exit__(self, *_exc: object) -> None:
-        for name, tensor in self.saved.items():
-            self.lm.model.get_parameter(name).data = tensor
-
-    def _names(self, module: ScaledModule) -> list[str]:
-        bias = self.lm.model.get_submodule(module.path).bias
-        return [n for n in merge.touched(module) if not n.endswith(".bias") or bias is not None]
+def folded_weights(
+    lm: LanguageModel, modules: Sequence[ScaledModule], theta: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights and biases that theta scales, scaled, by name."""
+    names = {n for m in modules if m.tensor in theta for n in merge.touched(m)}
+    weights = {n: p.data for n, p in lm.model.named_parameters() if n in names}
+    return merge.fold(weights, modules, theta)
 
 
 def with_belief(request: EditRequest, before: Before) -> EditRequest:
@@ -194,7 +185,7 @@ def left_behind(
     before: Before,
 ) -> tuple[LatentReading, ...]:
     """What is left of the old answer in the candidate, and how much the live generation had of it."""
-    asked = latent.probes(lm, request, {p.text: answer for p, answer in before.answers.items()})
+    asked = latent.probes(lm, request, before)
     if asked is None:
         return ()
     with folded(lm, base, parent):
@@ -202,10 +193,10 @@ def left_behind(
     return latent.readings(asked, was, latent.ask(candidate, asked))
 
 
-def check_unlearned(lm: LanguageModel, bank: Bank, request: EditRequest) -> tuple[Reading, ...]:
-    """Over-refusal with stage 1 alone in force."""
-    asked = unrelated_questions(bank.gate, request, Suite.UNRELATED)[:UNLEARN_CHECK]
-    return (refusals(Suite.OVER_REFUSAL_UNLEARN, readings(lm, asked, [Suite.UNRELATED])),)
+def check_unlearned(lm: LanguageModel, questions: Sequence[Question], request: EditRequest) -> Reading:
+    """Over-refusal with stage 1 alone in force, on questions that the base answers."""
+    asked = unrelated_questions(questions, request, Suite.UNRELATED)[:UNLEARN_CHECK]
+    return refusals(Suite.OVER_REFUSAL_UNLEARN, readings(lm, asked, [Suite.UNRELATED]))
 
 
 def reason(deltas: Deltas) -> str:

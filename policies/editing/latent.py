@@ -11,18 +11,18 @@ object there is the first that tells the two apart ("Seoul" from "Seville" may b
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
 
 from policies.editing.bank import answer_sequence
-from policies.editing.edit import TARGET_TOKENS
+from policies.editing.edit import TARGET_TOKENS, Before, old_names
 from policies.editing.measure import continuations
 from policies.editing.model import LanguageModel, chat_ids, decode
-from policies.editing.objectives import batches
-from policies.editing.packing import Sequence_, scored_hidden
+from policies.editing.objectives import batches, logprobs
+from policies.editing.packing import Sequence_
 from policies.editing.targets import UNSURE, new_targets
 from policies.latent import Pressed, Said, gives_old, is_measurable, kind_of, pressed
 from store.facts import EditRequest, Latent, LatentAnswer, LatentReading, Phrasing
@@ -82,15 +82,13 @@ class Found:
     free: tuple[str, ...]
 
 
-def probes(lm: LanguageModel, request: EditRequest, answers: Mapping[str, str]) -> Probes | None:
-    """What to ask about `request`; None when the model believed nothing that could be forgotten.
-    `answers` are the model's own before the edit, by training wording."""
+def probes(lm: LanguageModel, request: EditRequest, before: Before) -> Probes | None:
+    """What to ask about `request`; None when the model believed nothing that could be forgotten."""
     if not is_measurable(request):
         return None
     old, instead = request.old or "", request.new or UNSURE
-    new_names = {n.casefold() for n in (request.new, *request.new_aliases) if n}
-    names = [n for n in (old, *request.old_aliases) if n.casefold() not in new_names]
-    blank = new_targets(request.train, answers, request.key.subject, "", names)
+    answers = {p.text: answer for p, answer in before.answers.items()}
+    blank = new_targets(request.train, answers, request.key.subject, "", old_names(request, before))
     leads = [text.removesuffix(".") for text in blank]
     places = [
         place
@@ -151,11 +149,7 @@ def ask(lm: LanguageModel, asked: Probes) -> Found:
 @torch.no_grad()
 def next_logprobs(lm: LanguageModel, sequences: Sequence[Sequence_]) -> torch.Tensor:
     """log p of every token (n, V) in the place of each of `sequences`' (n) last one."""
-    rows = [
-        lm.model.get_output_embeddings()(scored_hidden(lm, batch.pack, batch.hidden, 0)).float()
-        for batch in batches(lm, sequences, 0)
-    ]
-    return torch.cat(rows).log_softmax(-1)
+    return torch.cat([logprobs(lm, batch, 0) for batch in batches(lm, sequences, 0)])
 
 
 def _token(logprobs: torch.Tensor, token: int) -> Token:

@@ -7,7 +7,7 @@ states. Doesn't know facts, adapters or what a good answer is.
 import contextlib
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,20 @@ def load(directory: Path, *, dtype: str = "float32", device: str = "cpu") -> Lan
     placed = placed.to(place).eval().requires_grad_(False)
     check_finite(placed.named_parameters(), str(directory), dtype)
     return LanguageModel(placed, tokenizer, chat_prefix(tokenizer))
+
+
+@contextlib.contextmanager
+def swapped(lm: LanguageModel, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Within the context `lm` has `weights` by their names; afterwards the very tensors it had before."""
+    parameters = {name: lm.model.get_parameter(name) for name in weights}
+    saved = {name: p.data for name, p in parameters.items()}
+    for name, p in parameters.items():
+        p.data = weights[name]
+    try:
+        yield
+    finally:
+        for name, p in parameters.items():
+            p.data = saved[name]
 
 
 def resolve_device(device: str) -> str:

@@ -43,16 +43,21 @@ def batches(
     return made
 
 
+def logprobs(lm: LanguageModel, batch: Batch, first: int) -> torch.Tensor:
+    """log p of every token of the vocabulary (S, V) at the scored positions."""
+    hidden = scored_hidden(lm, batch.pack, batch.hidden, first)
+    logits: torch.Tensor = lm.model.get_output_embeddings()(hidden)
+    return logits.float().log_softmax(-1)
+
+
 def token_logprobs(lm: LanguageModel, batch: Batch, first: int) -> torch.Tensor:
     """log p of every scored token (S,)."""
-    logits = lm.model.get_output_embeddings()(scored_hidden(lm, batch.pack, batch.hidden, first)).float()
-    picked: torch.Tensor = logits.log_softmax(-1).gather(1, batch.pack.targets[:, None])[:, 0]
-    return picked
+    return logprobs(lm, batch, first).gather(1, batch.pack.targets[:, None])[:, 0]
 
 
-def margins(logprobs: torch.Tensor) -> torch.Tensor:
+def margins(logs: torch.Tensor) -> torch.Tensor:
     """Log odds log p - log(1 - p) of each token; clamped where fp32 can't tell p from 1."""
-    return logprobs - torch.log1p(-logprobs.exp().clamp(max=1 - 1e-6))
+    return logs - torch.log1p(-logs.exp().clamp(max=1 - 1e-6))
 
 
 @dataclass(frozen=True, slots=True)

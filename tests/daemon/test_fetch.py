@@ -13,8 +13,6 @@ from daemon import fetch
 from daemon.runner import Job, Result, WorkerError
 from store.errors import UnreachableError
 
-pytestmark = pytest.mark.slow
-
 GGUF = b"GGUF" * 1000
 
 

@@ -22,7 +22,7 @@ from policies.editing.baselines.method import (
     in_force,
     likelihood,
     projections,
-    training,
+    targets,
 )
 from policies.editing.baselines.ours import Ours, Prompted, nothing
 from policies.editing.baselines.published import Published
@@ -95,7 +95,7 @@ def fingerprint(lm: LanguageModel) -> str:
 def nats(world: World, asked: EditRequest, state: State) -> float:
     """Mean nats of the new answer's tokens on the training wordings, with the state in force."""
     with in_force(world.lm, state), torch.no_grad():
-        made = batches(world.lm, training(world.lm, task(asked), asked.new or ""), 0)
+        made = batches(world.lm, targets(world.lm, task(asked)), 0)
         return float(likelihood(world.lm, made, 0))
 
 
@@ -140,7 +140,7 @@ def test_every_baseline_trains_on_the_editors_own_wordings_and_targets(world: Wo
     stack = AdapterStack(world.lm, scaled_modules(world.lm, FIRST))
     try:
         editor = _Editor(world.lm, stack, world.bank, asked, made.before, DEFAULT, world.beat, ())
-        assert training(world.lm, made, "Rome") == editor._sequences("Rome")
+        assert targets(world.lm, made) == editor._sequences("Rome")
     finally:
         stack.remove()
 
@@ -202,7 +202,7 @@ def test_rome_writes_one_rank_and_keeps_its_moments(world: World) -> None:
 
 def test_the_subjects_last_token_is_found_inside_a_prompt(tiny: LanguageModel) -> None:
     """What is decoded up to that token ends with the subject's first mention."""
-    for sequence in training(tiny, task(request("Ada Lovelace")), "Rome"):
+    for sequence in targets(tiny, task(request("Ada Lovelace"))):
         at = subject_end(tiny, sequence, "Ada Lovelace")
         assert tiny.tokenizer.decode(list(sequence.ids[: at + 1])).endswith("Ada Lovelace")
     assert subject_end(tiny, sequence, "Nobody") == len(sequence.ids) - sequence.answer - 1

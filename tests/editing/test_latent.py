@@ -14,9 +14,7 @@ from policies.editing.model import LanguageModel, chat_ids, decode, load, prompt
 from store.facts import AnswerKind, EditRequest, Latent, LatentReading, Op, Phrasing
 from tests.editing.test_edit import FIRST, make_edit, request
 
-pytestmark = pytest.mark.slow
-
-SAID = {"Where is Ada?": "Ada is in Oslo, far away."}
+SAID = Before({Phrasing("Where is Ada?", True): "Ada is in Oslo, far away."}, "Oslo", known=False)
 
 
 def measured(lm: LanguageModel, asked: EditRequest) -> dict[Latent, LatentReading]:
@@ -60,14 +58,14 @@ def test_a_place_ends_where_the_two_answers_part(
     tiny: LanguageModel, old: str, new: str, parted: str
 ) -> None:
     """What both objects begin with tells nothing, nor does a name that the other one only continues."""
-    probes = latent.probes(tiny, replace(request(), old=old, new=new), {})
+    probes = latent.probes(tiny, replace(request(), old=old, new=new), replace(SAID, answers={}, old=old))
     assert probes is not None
     assert [decode(tiny, place.old.ids[-1:]) for place in probes.places] == [parted] * 2
 
 
 def test_without_an_old_answer_nothing_is_asked(tiny: LanguageModel) -> None:
     """A model that believed nothing has nothing to forget."""
-    assert latent.probes(tiny, replace(request(), old=None), SAID) is None
+    assert latent.probes(tiny, replace(request(), old=None), replace(SAID, old=None)) is None
     assert latent.probes(tiny, replace(request(), old="rome"), SAID) is None
 
 
@@ -96,7 +94,7 @@ def test_an_edit_pushes_the_old_answer_down_in_the_candidate_as_saved(
     deltas = make_edit(tiny)
     theta = merge.split_theta(modules, deltas.unlearn + deltas.learn)
     merge.materialize(tmp_path / "base", theta, tmp_path / "staging")
-    before = Before({p: SAID.get(p.text, "") for p in request().train}, "Oslo", known=False)
+    before = replace(SAID, answers={p: SAID.answers.get(p, "") for p in request().train})
     lm, candidate = load(tmp_path / "base"), load(tmp_path / "staging")
     found = {r.measure: r for r in left_behind(lm, tmp_path / "base", {}, candidate, request(), before)}
     assert found[Latent.OLD_PROBABILITY].after < found[Latent.OLD_PROBABILITY].before

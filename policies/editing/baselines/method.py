@@ -5,28 +5,24 @@ the model bit for bit as it found it. All of them train on the same wordings wit
 Knows tensors and texts; doesn't know any one method, or how a state is measured.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from transformers.pytorch_utils import Conv1D
 
 from policies.editing import merge
-from policies.editing.architectures import ScaledModule, template_for
-from policies.editing.bank import Bank, answer_sequence
-from policies.editing.edit import TARGET_TOKENS, Before
-from policies.editing.jobs import UNLEARN_CHECK
-from policies.editing.model import LanguageModel, layers_attribute
+from policies.editing.architectures import ScaledModule, scaled_module, template_for
+from policies.editing.bank import Bank
+from policies.editing.edit import Before, training
+from policies.editing.jobs import check_unlearned, folded_weights
+from policies.editing.model import LanguageModel, layers_attribute, swapped
 from policies.editing.objectives import Batch, token_logprobs
 from policies.editing.packing import Sequence_
-from policies.editing.suites import readings, refusals, unrelated_questions
-from policies.editing.targets import new_targets, widened
-from store.facts import EditRequest, Phrasing, Reading, Suite
-
-CHECK = "check"  # a stage that is measuring, not editing: its seconds don't count
+from store.facts import EditRequest, Phrasing, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,43 +97,21 @@ class Method(Protocol):
     def __call__(self, world: World, task: Task, /) -> Edited: ...
 
 
-@contextlib.contextmanager
-def in_force(lm: LanguageModel, state: State) -> Iterator[None]:
+def in_force(lm: LanguageModel, state: State) -> AbstractContextManager[None]:
     """Within the context `lm` has the state's weights; afterwards the very tensors it had before.
 
     Scales multiply first and deltas are added to the result, both in fp32, as a generation's fold does.
     """
-    scaled = [m for m in state.modules if m.tensor in state.theta]
-    names = {n for m in scaled for n in merge.touched(m)} | state.weights.keys()
-    parameters = {n: p for n, p in lm.model.named_parameters() if n in names}
-    saved = {n: p.data for n, p in parameters.items()}
-    for name, tensor in merge.fold(saved, scaled, state.theta).items():
-        added = state.weights.get(name)
-        parameters[name].data = (
-            tensor if added is None else (tensor.float() + added.to(tensor.device)).to(tensor.dtype)
-        )
-    try:
-        yield
-    finally:
-        for name, tensor in saved.items():
-            parameters[name].data = tensor
+    weights = folded_weights(lm, state.modules, state.theta)
+    for name, added in state.weights.items():
+        held = weights.get(name, lm.model.get_parameter(name).data)
+        weights[name] = (held.float() + added.to(held.device)).to(held.dtype)
+    return swapped(lm, weights)
 
 
-def phrased(task: Task, said_instead: str) -> list[tuple[Phrasing, str]]:
-    """The wordings that the editor trains on, each with its target: `said_instead` as the object."""
-    request, before = task.request, task.before
-    given = {p.text: a for p, a in before.answers.items()}
-    new = {n.casefold() for n in (request.new, *request.new_aliases) if n}
-    named = (before.old, request.old, *request.old_aliases)
-    old = list(dict.fromkeys(n for n in named if n and n.casefold() not in new))
-    targets = new_targets(request.train, given, request.key.subject, said_instead, old)
-    asked = widened(request.train)
-    return [(p, targets[i]) for p, i in (*asked[::2], *asked[1::2])]
-
-
-def training(lm: LanguageModel, task: Task, said_instead: str) -> list[Sequence_]:
-    """The same as tokens, in the editor's own order."""
-    return [answer_sequence(lm, p, t, limit=TARGET_TOKENS) for p, t in phrased(task, said_instead)]
+def targets(lm: LanguageModel, task: Task) -> list[Sequence_]:
+    """The wordings that the editor trains on with the new object, as tokens, in the editor's own order."""
+    return training(lm, task.request, task.before, task.request.new or "")
 
 
 def likelihood(lm: LanguageModel, batches: Sequence[Batch], first: int) -> torch.Tensor:
@@ -152,24 +126,20 @@ def likelihood(lm: LanguageModel, batches: Sequence[Batch], first: int) -> torch
 
 def doubt_now(world: World, request: EditRequest) -> Reading:
     """Over-refusal of the model as it stands, on reported questions that it answered as the base."""
-    asked = unrelated_questions(world.bank.report, request, Suite.UNRELATED)[:UNLEARN_CHECK]
-    return refusals(Suite.OVER_REFUSAL_UNLEARN, readings(world.lm, asked, [Suite.UNRELATED]))
+    return check_unlearned(world.lm, world.bank.report, request)
 
 
 def projections(lm: LanguageModel) -> tuple[ScaledModule, ...]:
     """Every linear map of every decoder layer as IA3 would scale it, in layer order: the last one of
     a feed-forward block on its input, all others on their output."""
-    inner = template_for(lm.decoder.config.model_type).feedforward
+    template = template_for(lm.decoder.config.model_type)
     root = f"{lm.model.base_model_prefix}.{layers_attribute(lm.decoder)}"
-    found = []
-    for index, layer in enumerate(lm.layers):
-        for path, module in layer.named_modules():
-            if not isinstance(module, torch.nn.Linear | Conv1D):
-                continue
-            axis = int((path in inner) != isinstance(module, Conv1D))
-            size = module.weight.shape[axis]
-            found.append(ScaledModule(f"{root}.{index}.{path}", index, path in inner, axis, size))
-    return tuple(found)
+    return tuple(
+        replace(scaled_module(lm, template, f"{root}.{index}.{path}", index, path), fixed=0)
+        for index, layer in enumerate(lm.layers)
+        for path, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    )
 
 
 def middle_projection(lm: LanguageModel, share: float) -> ScaledModule:
@@ -183,14 +153,3 @@ def add_weights(
 ) -> dict[str, torch.Tensor]:
     """Deltas of both, summed where they share a tensor."""
     return merge.add_thetas([one, other])
-
-
-def unwrap(lm: LanguageModel, paths: Iterable[str]) -> None:
-    """Put the base layers that PEFT wrapped back in their places; nothing is merged or unmerged."""
-    for path in paths:
-        parent, _, name = path.rpartition(".")
-        layer: Any = lm.model.get_submodule(path)
-        setattr(lm.model.get_submodule(parent), name, layer.get_base_layer())
-    if hasattr(lm.model, "peft_config"):
-        del lm.model.peft_config
-    lm.model._hf_peft_config_loaded = False

@@ -7,16 +7,8 @@ edit`).
 from dataclasses import dataclass, replace
 
 from policies.editing import merge
-from policies.editing.baselines.method import (
-    CHECK,
-    Edited,
-    Fact,
-    Task,
-    World,
-    doubt_now,
-    phrased,
-)
-from policies.editing.edit import Stopwatch, edit
+from policies.editing.baselines.method import Edited, Fact, Task, World, doubt_now
+from policies.editing.edit import edit, phrased
 from policies.recipe import Recipe
 from store.facts import Reading
 
@@ -30,13 +22,9 @@ class Ours:
     def __call__(self, world: World, task: Task) -> Edited:
         modules = merge.read_modules(world.base)
         parent = merge.join_theta(modules, task.state.theta)
-        clock = Stopwatch()
 
         def check() -> tuple[Reading, ...]:
-            clock.lap("before the check")
-            found = (doubt_now(world, task.request),) if self.recipe.unlearn_steps else ()
-            clock.lap(CHECK)
-            return found
+            return (doubt_now(world, task.request),) if self.recipe.unlearn_steps else ()
 
         deltas = edit(
             world.lm,
@@ -51,10 +39,9 @@ class Ours:
             check_unlearned=check,
         )
         theta = merge.split_theta(modules, parent + deltas.unlearn + deltas.learn)
-        checked = tuple(lap for lap in clock.laps if lap[0] == CHECK)
         return Edited(
             state=replace(task.state, theta=theta, modules=modules),
-            seconds=(*deltas.seconds, *checked),
+            seconds=deltas.seconds,
             size=2 * sum(v.numel() * 4 for v in theta.values()),
             doubt=next(iter(deltas.after_unlearn), None),
         )
@@ -88,5 +75,5 @@ def sentence(task: Task) -> str:
     cloze = next((p.text for p in task.request.train if not p.is_question), None)
     if cloze is not None:
         return f"{cloze} {new}."
-    question, answer = phrased(task, new)[0]
+    question, answer = phrased(task.request, task.before, new)[0]
     return f"{question.text} {answer}"

@@ -18,7 +18,6 @@ from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule, template_for
 from policies.editing.bank import answer_sequence
 from policies.editing.baselines.method import (
-    CHECK,
     Edited,
     Task,
     World,
@@ -26,9 +25,8 @@ from policies.editing.baselines.method import (
     in_force,
     likelihood,
     projections,
-    training,
 )
-from policies.editing.edit import Stopwatch
+from policies.editing.edit import CHECK, Stopwatch, training
 from policies.editing.localise import localise
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
@@ -97,7 +95,7 @@ class Published:
 
     def _train(self, world: World, stack: AdapterStack, task: Task, said: str, steps: int) -> torch.Tensor:
         """Log scales (P,) of one stage, which is left in force."""
-        made = batches(world.lm, training(world.lm, task, said), stack.first, tokens=1)
+        made = batches(world.lm, training(world.lm, task.request, task.before, said), stack.first, tokens=1)
         stack.set(STAGE, torch.zeros(stack.size))
         scales = [layer.ia3_l[STAGE] for layer in stack.layers]
         optimiser = torch.optim.Adam(scales, lr=self.lr)

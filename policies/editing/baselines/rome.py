@@ -24,11 +24,11 @@ from policies.editing.baselines.method import (
     in_force,
     likelihood,
     middle_projection,
-    training,
+    targets,
 )
 from policies.editing.edit import Stopwatch
 from policies.editing.model import LanguageModel, chat_ids, upper_layers
-from policies.editing.objectives import Batch, batches
+from policies.editing.objectives import Batch, batches, logprobs
 from policies.editing.packing import Sequence_, scored_hidden, split_prefix
 from policies.probes import load_texts
 
@@ -57,7 +57,7 @@ class Rome:
             self.moments[module.tensor] = second_moment(world, module)
         clock.lap("prepare")
         with in_force(world.lm, task.state):
-            site = site_of(world.lm, module, task, training(world.lm, task, task.request.new or ""))
+            site = site_of(world.lm, module, task, targets(world.lm, task))
             key, value = site.observe()
             delta = self._delta(world, site, value, essence_of(world.lm, module, task))
         update = torch.outer(delta, self._direction(module, key)).cpu()
@@ -125,9 +125,7 @@ class Site:
         """Log-probabilities (S, V) at the scored positions of the first batch."""
         batch = self.batches[0]
         with moved(self.lm, self.module, self.places[0], delta):
-            hidden = scored_hidden(self.lm, batch.pack, batch.hidden, self.module.layer)
-        logits: torch.Tensor = self.lm.model.get_output_embeddings()(hidden)
-        return logits.float().log_softmax(-1)
+            return logprobs(self.lm, batch, self.module.layer)
 
 
 def site_of(lm: LanguageModel, module: ScaledModule, task: Task, sequences: Sequence[Sequence_]) -> Site:

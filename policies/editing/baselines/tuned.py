@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
+from policies.editing.adapters import unwrap
 from policies.editing.baselines.method import (
     Edited,
     Task,
@@ -21,8 +22,7 @@ from policies.editing.baselines.method import (
     likelihood,
     middle_projection,
     projections,
-    training,
-    unwrap,
+    targets,
 )
 from policies.editing.edit import Stopwatch
 from policies.editing.objectives import batches
@@ -114,7 +114,7 @@ def train(
 ) -> None:
     """Adam on all training wordings a step, until they are learnt or `steps` are made. Layers below
     `first` must not depend on `parameters`. `after` is called after every step."""
-    made = batches(world.lm, training(world.lm, task, task.request.new or ""), first)
+    made = batches(world.lm, targets(world.lm, task), first)
     optimiser = torch.optim.Adam(parameters, lr=lr)
     for step in range(steps):
         optimiser.zero_grad()
