@@ -23,7 +23,7 @@ class Recipe:
     harder. `cap`: largest move of one log scale in one step. `pulls`: weight of the metric's norm; the
     next, lower one is taken when the fit has settled with a gap left. `rho`: damping to start from,
     `kept_weight`: weight of damage to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`:
-    the metric's diagonal. `neighbours`, `live_facts`: how many same-relation subjects and live facts have
+    the metric's diagonal; `bank_weight`: the bank's rows weigh together as so many would. `neighbours`, `live_facts`: how many same-relation subjects and live facts have
     their answers kept. `random_modules`: modules by chance, for the bench.
     """
 
@@ -39,12 +39,13 @@ class Recipe:
     retract_steps: int = 5
     nats: float = 10.0
     cap: float = 1.0
-    pulls: tuple[float, ...] = (0.3, 0.1, 0.03)
+    pulls: tuple[float, ...] = (0.1, 0.03)
     rho: float = 8.0
     eps: float = 1.0
     shrink: float = 1.0
+    bank_weight: float = 450.0
     kept_weight: float = 4.0
-    neighbours: int = 24
+    neighbours: int = 12
     live_facts: int = 16
     random_modules: bool = False
 
@@ -53,7 +54,7 @@ DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Heavier protection: slower, for facts whose default edit did too much damage.
-    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=32),
+    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(0.3, 0.1, 0.03), neighbours=32),
     # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
     "unguarded": replace(
         DEFAULT,

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,15 +20,17 @@ from safetensors.torch import load_file, save_file
 from policies.editing.adapters import AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.measure import answers
-from policies.editing.model import LanguageModel, prompt_ids
+from policies.editing.model import LanguageModel, fit_dtype, holding, prompt_ids
 from policies.editing.objectives import batches, retention_rows
 from policies.editing.packing import Sequence_, split_prefix
 from policies.probes import Probe, load_probes, matches, split
-from store.facts import Phrasing
+from policies.relations import load_relations, trained_neighbours
+from store.facts import EditRequest, Phrasing
 
 PROBES = 1000  # asked at most
 SAMPLE = 12  # of each domain, before the best known domains get the rest
-BANK_ROWS = 450
+PROBE_ROWS = 900
+NEIGHBOURS = 32  # of each shipped relation
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
@@ -37,11 +39,13 @@ Beat = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BankPrompt:
-    """A question, its subject and what the base answers, as it stands."""
+    """A question, its subject and what the base answers, as it stands; `relation` where the question was
+    made from a relation's template."""
 
     question: str
     subject: str
     answer: str
+    relation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,23 @@ class Bank:
     gate: tuple[Question, ...]
     report: tuple[Question, ...]
 
-    def without(self, subject: str) -> torch.Tensor:
-        """The rows less those that mention `subject`: an edit must be free to change that."""
-        keep = [i for i, p in enumerate(self.prompts) if subject.casefold() not in p.question.casefold()]
-        return self.rows[keep]
+    def for_edit(self, request: EditRequest, relation: str) -> list[int]:
+        """Which prompts may hold an edit back: none that mentions its subject, which must be free to
+        change, and of its own relation only those whose subject may be trained on."""
+        subject = request.key.subject.casefold()
+        trained = {n.casefold() for n in trained_neighbours(request)}
+        return [
+            i
+            for i, p in enumerate(self.prompts)
+            if subject not in p.question.casefold()
+            and (p.relation != relation or p.subject.casefold() in trained)
+        ]
+
+    def apart_from(self, questions: Iterable[str]) -> "Bank":
+        """Less the prompts about subjects that any of `questions` asks about."""
+        asked = " ".join(questions).casefold()
+        keep = [i for i, p in enumerate(self.prompts) if p.subject.casefold() not in asked]
+        return replace(self, prompts=tuple(self.prompts[i] for i in keep), rows=self.rows[keep])
 
 
 def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) -> str:
@@ -74,7 +91,8 @@ def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) ->
     what may be scaled."""
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(repr((str(lm.model.dtype), [(m.tensor, m.size, m.fixed) for m in modules])).encode())
-    digest.update(repr((load_probes(), PROBES, SAMPLE, BANK_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
+    digest.update(repr((load_probes(), PROBES, SAMPLE, PROBE_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
+    digest.update(repr(relation_questions()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -107,7 +125,8 @@ def load_or_build(
 
 
 def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
-    """Ask the base the probes, keep what it answers firmly, and take the retention rows.
+    """Ask the base the probes and the neighbours of the shipped relations, keep apart what is to be judged,
+    and take the retention rows of the rest.
 
     Firm is what is answered right on two phrasings; the second is only asked where the first was
     right. Every domain is sampled first; the rest of `PROBES` goes to where the base knows most.
@@ -131,10 +150,42 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
     more = promising(rest, sample, known)
     firm = {p.id for p in right(known + right(more, 0), 1)}
     sets = split(firm, sample + more)
-    prompts = tuple(BankPrompt(p.questions[0], p.subject, said[p.questions[0]]) for p in sets.bank)
-    taken = by_hash(prompts, lambda p: p.question)[:BANK_ROWS]
+    prompts = [BankPrompt(p.questions[0], p.subject, said[p.questions[0]]) for p in sets.bank]
+    taken = by_hash(prompts, lambda p: p.question)[:PROBE_ROWS]
+    taken += relation_prompts(lm, [*sets.gate, *sets.report], beat)
     rows = bank_rows(lm, modules, taken, beat)
     return Bank(tuple(taken), rows, questions(sets.gate), questions(sets.report))
+
+
+def relation_questions() -> list[tuple[str, str, str]]:
+    """(relation, subject, question) of the first `NEIGHBOURS` neighbours of every shipped relation, each
+    asked in one training wording, wordings in turn."""
+    shipped = {r.name: r for r in load_relations().values()}
+    return [
+        (name, subject, r.questions[i % len(r.questions)].replace("{subject}", subject))
+        for name, r in sorted(shipped.items())
+        for i, subject in enumerate(r.neighbours[:NEIGHBOURS])
+    ]
+
+
+def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> list[BankPrompt]:
+    """Neighbours with what the base answers, less the facts that `judged` probes ask for either way round."""
+    asked = relation_questions()
+    given = answers(
+        lm,
+        [Phrasing(question, True) for _, _, question in asked],
+        max_new_tokens=ANSWER_TOKENS,
+        on_batch=lambda done: beat(f"neighbours: {done}/{len(asked)}"),
+    )
+    about: dict[str, list[str]] = {}
+    for p in judged:
+        for one, other in ((p.subject, p.answer), (p.answer, p.subject)):
+            about.setdefault(one.casefold(), []).append(other)
+    return [
+        BankPrompt(question, subject, answer, name)
+        for (name, subject, question), answer in zip(asked, given, strict=True)
+        if not matches(answer, "", about.get(subject.casefold(), ()))
+    ]
 
 
 T = TypeVar("T")
@@ -171,18 +222,19 @@ def bank_rows(
     lm: LanguageModel, modules: Sequence[ScaledModule], prompts: Sequence[BankPrompt], beat: Beat
 ) -> torch.Tensor:
     """Retention rows (R, P), prefix included: every sequence carries its own copy of it."""
-    stack = AdapterStack(lm, modules)
     generator = torch.Generator().manual_seed(FIRST_SEED)
     sequences = [bank_sequence(lm, p, share_prefix=False) for p in prompts]
     parts = []
-    try:
-        for start in range(0, len(sequences), 16):
-            beat(f"retention rows {start}/{len(sequences)}")
-            part = sequences[start : start + 16]
-            made = batches(lm, part, stack.first, tokens=900)
-            parts.append(retention_rows(stack, made, len(part), generator))
-    finally:
-        stack.remove()
+    with holding({p: p.data.to(fit_dtype(lm)) for p in lm.model.parameters()}):
+        stack = AdapterStack(lm, modules)
+        try:
+            for start in range(0, len(sequences), 16):
+                beat(f"retention rows {start}/{len(sequences)}")
+                part = sequences[start : start + 16]
+                made = batches(lm, part, stack.first, tokens=900)
+                parts.append(retention_rows(stack, made, len(part), generator))
+        finally:
+            stack.remove()
     return torch.cat(parts) if parts else torch.zeros(0, sum(m.size for m in modules))
 
 
@@ -215,7 +267,7 @@ def write(folder: Path, bank: Bank) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"rows": bank.rows.contiguous()}, folder / "rows.safetensors")
     record = {
-        "prompts": [(p.question, p.subject, p.answer) for p in bank.prompts],
+        "prompts": [(p.question, p.subject, p.answer, p.relation) for p in bank.prompts],
         "gate": [(q.question, q.subject, q.answer, q.aliases) for q in bank.gate],
         "report": [(q.question, q.subject, q.answer, q.aliases) for q in bank.report],
     }

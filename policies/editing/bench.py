@@ -69,6 +69,11 @@ def firm(world: World, cases: Sequence[Case], least: int = FIRM) -> tuple[list[C
     return kept, {"cases": unknown, "neighbours": neighbours}
 
 
+def apart(world: World, cases: Sequence[Case]) -> World:
+    """The world with a bank that holds nothing about the neighbours that the cases ask for."""
+    return replace(world, bank=world.bank.apart_from(q for case in cases for q, _ in case.neighbours))
+
+
 def run_single(world: World, cases: Sequence[Case], recipe: str, method: Method, report: Report) -> None:
     """Every case edited by itself from the base; one point, brought up to date after every case."""
     forget_peak()
@@ -76,7 +81,7 @@ def run_single(world: World, cases: Sequence[Case], recipe: str, method: Method,
     for i, case in enumerate(cases):
         world.beat(f"case {i + 1}/{len(cases)} {recipe} {case.id}")
         one = Tally()
-        state = _edited(world, case, State(), (), method, one)
+        state = _edited(apart(world, [case]), case, State(), (), method, one)
         began = time.perf_counter()
         against = reference(world.lm, world.bank, case.request, (), load_texts())
         with in_force(world.lm, state):  # the same bytes as a written generation has
@@ -101,10 +106,11 @@ def run_sequential(world: World, cases: Sequence[Case], recipe: str, method: Met
     state, tally = State(), Tally()
     texts = plain_texts(world.lm, load_texts())
     around: list[Asked] = []
+    unseen = apart(world, cases)
     for i, case in enumerate(cases):
         world.beat(f"case {i + 1}/{len(cases)} {recipe} {case.id}")
         one, live = Tally(), tuple(c.request for c in cases[:i])
-        state = _edited(world, case, state, live, method, one)
+        state = _edited(unseen, case, state, live, method, one)
         around += _same_subject(world, cases, case)
         tally.merge(one)
         report.edits.append(_edit_record(recipe, case, one))

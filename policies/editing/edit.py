@@ -17,16 +17,16 @@ from policies.answers import classify
 from policies.editing import bank as banks
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
-from policies.editing.bank import Bank, answer_sequence
+from policies.editing.bank import Bank, BankPrompt, answer_sequence
 from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, fit
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
-from policies.editing.model import LanguageModel
+from policies.editing.model import LanguageModel, fit_dtype, holding
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief, new_targets, widened
 from policies.recipe import Recipe
-from policies.relations import trained_neighbours
+from policies.relations import load_relations, relation_for, trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
 
 Beat = Callable[[str], None]
@@ -97,16 +97,33 @@ def edit(
 ) -> Deltas:
     """The two adapters of one edit, on top of `parent` (P,), the log scales of the live generation.
 
-    `check_unlearned` is called between the stages, with stage 1 in force. Seeded: the same call
-    gives the same vectors. Raises NoProgressError when the fit breaks down.
+    `check_unlearned` is called between the stages, with stage 1 in force on the weights as they are
+    served; the fit itself computes in `fit_dtype`, and once more as served if that comes to nothing. Seeded:
+    the same call gives the same vectors. Raises NoProgressError when the fit breaks down.
     """
-    torch.manual_seed(request.seed)
-    stack = AdapterStack(lm, modules)
+    served = {p: p.data for p in lm.model.parameters()}
+
+    def check() -> tuple[Reading, ...]:
+        with holding(served):
+            return check_unlearned()
+
+    def attempt(dtype: torch.dtype) -> Deltas:
+        torch.manual_seed(request.seed)
+        with holding({p: data.to(dtype) for p, data in served.items()}):
+            stack = AdapterStack(lm, modules)
+            try:
+                stack.set(MERGED, parent)
+                return _Editor(lm, stack, bank, request, before, recipe, beat, live).run(check)
+            finally:
+                stack.remove()
+
+    fast, exact = fit_dtype(lm), lm.model.dtype
     try:
-        stack.set(MERGED, parent)
-        return _Editor(lm, stack, bank, request, before, recipe, beat, live).run(check_unlearned)
-    finally:
-        stack.remove()
+        return attempt(fast)
+    except NoProgressError:
+        if fast is exact:
+            raise
+        return attempt(exact)  # steps may have been too small for the fast dtype to show what they do
 
 
 class _Editor:
@@ -128,13 +145,17 @@ class _Editor:
         self.clock = Stopwatch()
         self.scores, frozen, self.chosen = self._localise()
         self.clock.lap("localise")
+        relation = relation_for(request.key.relation, load_relations()).name
+        free = bank.for_edit(request, relation)
+        known = self._known([bank.prompts[i] for i in free if bank.prompts[i].relation == relation], live)
         # What the metric and the kept answers are relative to is the generation before the edit.
-        near = self._near(live)
+        asked = self._asked(live, neighbours=0 if known else recipe.neighbours)
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        self.kept = kept(stack, near, self.said)
+        self.kept = kept(stack, [*known, *asked], self.said)
         generator = torch.Generator().manual_seed(request.seed)
-        near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
-        rows = torch.cat([bank.without(request.key.subject), near_rows])
+        near_rows = retention_rows(stack, batches(lm, asked, stack.first), len(asked), generator)
+        scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
+        rows = torch.cat([scale * bank.rows[free], near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
         self.clock.lap("prepare")
 
@@ -193,10 +214,16 @@ class _Editor:
             frozen, chosen = random_coordinates(self.stack, len(chosen), str(self.request.key))
         return scores, frozen, chosen
 
-    def _near(self, live: Sequence[EditRequest]) -> list[Sequence_]:
-        """Same-relation neighbours and live facts with what the model answers them now."""
+    def _known(self, neighbours: Sequence[BankPrompt], live: Sequence[EditRequest]) -> list[Sequence_]:
+        """Neighbours of the relation with what the base answers, from the bank, less those edited since."""
+        edited = {r.key.subject.casefold() for r in live}
+        kept = [p for p in neighbours if p.subject.casefold() not in edited][: self.recipe.neighbours]
+        return [banks.bank_sequence(self.lm, p) for p in kept]
+
+    def _asked(self, live: Sequence[EditRequest], neighbours: int) -> list[Sequence_]:
+        """Live facts, and neighbours that the bank doesn't have, with what the model answers them now."""
         self.beat("retained answers")
-        phrasings = neighbour_training(self.request, self.recipe.neighbours)
+        phrasings = neighbour_training(self.request, neighbours)
         chosen = sorted(live, key=lambda r: str(r.key))
         random.Random(self.request.seed).shuffle(chosen)
         phrasings += [r.train[i % len(r.train)] for i, r in enumerate(chosen[: self.recipe.live_facts])]

@@ -3,7 +3,6 @@
 Knows how to generate with a shared prefix cache and natural stop. Doesn't know what is right.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +12,7 @@ from policies.editing.model import LanguageModel, decode, prompt_ids
 from store.facts import Phrasing
 
 MAX_NEW_TOKENS = 32
-BATCH = 32
+BATCH = 96
 
 
 def answers(
@@ -79,24 +78,33 @@ def greedy(
     if with_prefix:
         prefix = torch.tensor([lm.prefix], device=lm.device)
         lm.decoder(input_ids=prefix, past_key_values=cache, use_cache=True)
-        cache = copy.deepcopy(cache)
         cache.batch_repeat_interleave(len(rows))
-        ids = torch.cat([prefix.expand(len(rows), -1), ids], dim=1)
-        mask = torch.cat([torch.ones_like(ids[:, : prefix.shape[1]]), mask], dim=1)
-    out = lm.model.generate(
-        ids,
-        attention_mask=mask,
-        past_key_values=cache,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=pad,
-        use_cache=True,
-    )
-    stops = lm.stop_ids | {pad}
-    return [trim(row, stops) for row in out[:, ids.shape[1] :].tolist()]
-
-
-def trim(ids: Sequence[int], stops: frozenset[int]) -> list[int]:
-    """`ids` up to the first stop token."""
-    end = next((k for k, i in enumerate(ids) if i in stops), len(ids))
-    return list(ids[:end])
+        mask = torch.cat([mask.new_ones(len(rows), len(lm.prefix)), mask], dim=1)
+    stops = torch.tensor(sorted(lm.stop_ids | {pad}), device=lm.device)
+    said: list[list[int]] = [[] for _ in rows]
+    going = list(range(len(rows)))  # which of `rows` the batch still holds
+    for _ in range(max_new_tokens):
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = lm.model(
+            ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        token = out.logits[:, -1].argmax(-1)
+        alive = ~torch.isin(token, stops)
+        for i, t, more in zip(going, token.tolist(), alive.tolist(), strict=True):
+            if more:
+                said[i].append(t)
+        if not bool(alive.all()):  # an answer that has ended costs nothing more
+            left = alive.nonzero()[:, 0]
+            if not len(left):
+                break
+            cache.batch_select_indices(left)
+            going = [going[i] for i in left.tolist()]
+            token, mask = token[left], mask[left]
+        ids = token[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return said

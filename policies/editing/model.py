@@ -93,18 +93,31 @@ def load(directory: Path, *, dtype: str = "float32", device: str = "cpu") -> Lan
     return LanguageModel(placed, tokenizer, chat_prefix(tokenizer))
 
 
-@contextlib.contextmanager
-def swapped(lm: LanguageModel, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def swapped(
+    lm: LanguageModel, weights: Mapping[str, torch.Tensor]
+) -> contextlib.AbstractContextManager[None]:
     """Within the context `lm` has `weights` by their names; afterwards the very tensors it had before."""
-    parameters = {name: lm.model.get_parameter(name) for name in weights}
-    saved = {name: p.data for name, p in parameters.items()}
-    for name, p in parameters.items():
-        p.data = weights[name]
+    return holding({lm.model.get_parameter(name): data for name, data in weights.items()})
+
+
+@contextlib.contextmanager
+def holding(data: Mapping[torch.nn.Parameter, torch.Tensor]) -> Iterator[None]:
+    """Within the context the parameters hold `data`; afterwards the very tensors that they held before."""
+    saved = {p: p.data for p in data}
+    for p, tensor in data.items():
+        p.data = tensor
     try:
         yield
     finally:
-        for name, p in parameters.items():
-            p.data = saved[name]
+        for p, tensor in saved.items():
+            p.data = tensor
+
+
+def fit_dtype(lm: LanguageModel) -> torch.dtype:
+    """What an edit is fitted in: bfloat16 where the processor multiplies it faster, else as served."""
+    dtype: torch.dtype = lm.model.dtype
+    fast = lm.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
+    return torch.bfloat16 if fast and dtype is torch.float32 else dtype
 
 
 def resolve_device(device: str) -> str:
