@@ -26,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=20, metavar="N", help="how many, each alone (default 20)")
     parser.add_argument("--sequential", type=int, metavar="N", help="instead: N of them, all in one model")
     parser.add_argument("--skip", type=int, default=0, metavar="K", help="begin after the first K cases")
+    parser.add_argument(
+        "--live",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with single edits: say that N other facts are live, to see what a long ledger costs",
+    )
     parser.add_argument("--json", dest="out", type=Path, metavar="OUT", help="write the report there")
     parser.add_argument("--png", type=Path, metavar="OUT", help="draw efficacy and retention against N there")
     parser.add_argument(
@@ -73,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
         "cases": args.cases.name,
         "skip": args.skip,
         "n": len(cases),
+        "live": args.live,
         "unknown": args.unknown,
     }
 
@@ -114,6 +122,7 @@ def measure(
     from policies.editing import bench as harness
     from policies.editing.baselines.method import World
     from policies.editing.baselines.registry import method_named
+    from policies.editing.cases import pretended_live
     from policies.editing.model import load
 
     def as_json(found: harness.Report, *, complete: bool) -> Report:
@@ -127,6 +136,7 @@ def measure(
             "edits": found.edits,
         }
 
+    live = pretended_live(head["live"])
     left_out: Report = {}
     found = harness.Report(lambda r: publish(as_json(r, complete=False)))
     with tempfile.TemporaryDirectory(prefix="palimpsest-bench-") as scratch:
@@ -148,9 +158,11 @@ def measure(
         if not cases:
             hint = "--unknown edits them all the same"
             raise UsageError("bench", head["cases"], f"{source.name} gives none of the old answers", hint)
-        run = harness.run_sequential if head["mode"] == "sequential" else harness.run_single
         for name in recipes:
-            run(world, cases, name, method_named(name), found)
+            if head["mode"] == "sequential":
+                harness.run_sequential(world, cases, name, method_named(name), found)
+            else:
+                harness.run_single(world, cases, name, method_named(name), found, live)
     progress("done")
     print(file=sys.stderr)
     report = as_json(found, complete=True)

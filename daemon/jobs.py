@@ -102,7 +102,7 @@ def edit_job(house: House, edit: Edit, staging: Path, out: Path) -> Job:
         "parent_theta": _blob(house, house.live_number),
         "request": to_wire(request(house, edit, others)),
         "recipe": house.config.editing.recipe if edit.recipe == FIRST_RECIPE else edit.recipe,
-        "live": [to_wire(request(house, other, others)) for other in others],
+        "live": [to_wire(replace(request(house, other), neighbours=())) for other in others],
         "fail_fast": False,
         "staging": str(staging),
         "out": str(out),

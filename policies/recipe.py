@@ -23,8 +23,9 @@ class Recipe:
     harder. `cap`: largest move of one log scale in one step. `pulls`: weight of the metric's norm; the
     next, lower one is taken when the fit has settled with a gap left. `rho`: damping to start from,
     `kept_weight`: weight of damage to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`:
-    the metric's diagonal; `bank_weight`: the bank's rows weigh together as so many would. `neighbours`, `live_facts`: how many same-relation subjects and live facts have
-    their answers kept. `random_modules`: modules by chance, for the bench.
+    the metric's diagonal; `bank_weight`: the bank's rows weigh together as so many would. `neighbours`,
+    `live_facts`: how many same-relation subjects and live facts have their answers kept. `random_modules`:
+    modules by chance, for the bench.
     """
 
     name: str

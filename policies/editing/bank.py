@@ -231,7 +231,7 @@ def bank_rows(
             for start in range(0, len(sequences), 16):
                 beat(f"retention rows {start}/{len(sequences)}")
                 part = sequences[start : start + 16]
-                made = batches(lm, part, stack.first, tokens=900)
+                made = batches(lm, part, stack.first, tokens=300)
                 parts.append(retention_rows(stack, made, len(part), generator))
         finally:
             stack.remove()

@@ -29,13 +29,14 @@ from policies.editing.suites import (
     reference,
     same_subject_questions,
 )
-from policies.editing.tally import Record, Tally, forget_peak, kinds, metrics, point
+from policies.editing.tally import Record, Tally, forget_peak, kinds, metrics, peak_rss, point
 from policies.probes import load_texts, matches
 from store.facts import AnswerKind, EditRequest, Phrasing, Reading, Suite
 
 REPORTED = 110  # unrelated probes asked after each edit
 MARKS = frozenset({1, 5, 10, 20, 50, 100})  # edits in one model after which they are all measured
 FIRM = 2  # wordings of a case that the base must answer with the old object
+TIMED = 5  # single edits of each recipe whose gates are run to take their time
 FIRST = 10  # edits of a sequence that are measured apart at its end
 
 
@@ -74,26 +75,34 @@ def apart(world: World, cases: Sequence[Case]) -> World:
     return replace(world, bank=world.bank.apart_from(q for case in cases for q, _ in case.neighbours))
 
 
-def run_single(world: World, cases: Sequence[Case], recipe: str, method: Method, report: Report) -> None:
-    """Every case edited by itself from the base; one point, brought up to date after every case."""
+def run_single(
+    world: World,
+    cases: Sequence[Case],
+    recipe: str,
+    method: Method,
+    report: Report,
+    live: Sequence[EditRequest] = (),
+) -> None:
+    """Every case edited by itself from the base, with `live` facts said to be live; one point, brought up to
+    date after every case."""
     forget_peak()
     tally, at = Tally(), len(report.points)
+    texts = plain_texts(world.lm, load_texts())
     for i, case in enumerate(cases):
         world.beat(f"case {i + 1}/{len(cases)} {recipe} {case.id}")
         one = Tally()
-        state = _edited(apart(world, [case]), case, State(), (), method, one)
-        began = time.perf_counter()
-        against = reference(world.lm, world.bank, case.request, (), load_texts())
+        others = tuple(r for r in live if r.key != case.request.key)
+        state = _edited(apart(world, [case]), case, State(), others, method, one)
+        around = _same_subject(world, [case], case)
         with in_force(world.lm, state):  # the same bytes as a written generation has
-            found = measure(world.lm, _wrapped(against, state), lambda _stage: None)
-            one.gate_seconds.append(time.perf_counter() - began)
             measure_cases(world, [case], state, one)
-        one.drift += [r for r in found if r.suite is Suite.KL_DRIFT]
-        for reading in found:
-            if reading.suite is Suite.SAME_SUBJECT:
-                one.add_reading("same_subject", reading)
+            one.add_reading("same_subject", _asked_now(world, around, state))
+            one.drift.append(drift(world.lm, texts)[0])
+        if i < TIMED:
+            one.gate_seconds.append(_gate_seconds(world, case, state))
         tally.merge(one)
-        report.edits.append(_edit_record(recipe, case, one) | {"metrics": metrics(one), "kinds": kinds(one)})
+        record = _edit_record(recipe, case, len(others), one)
+        report.edits.append(record | {"metrics": metrics(one), "kinds": kinds(one)})
         report.points[at:] = [point(tally, recipe=recipe, n_edits=1, cases=i + 1)]
         report.publish(report)
 
@@ -113,7 +122,7 @@ def run_sequential(world: World, cases: Sequence[Case], recipe: str, method: Met
         state = _edited(unseen, case, state, live, method, one)
         around += _same_subject(world, cases, case)
         tally.merge(one)
-        report.edits.append(_edit_record(recipe, case, one))
+        report.edits.append(_edit_record(recipe, case, i, one))
         if i + 1 in MARKS or i + 1 == len(cases):
             with in_force(world.lm, state):
                 measure_cases(world, cases[: i + 1], state, tally)
@@ -162,15 +171,26 @@ def _edited(
     return edited.state
 
 
-def _edit_record(recipe: str, case: Case, one: Tally) -> Record:
+def _edit_record(recipe: str, case: Case, live: int, one: Tally) -> Record:
     return {
         "recipe": recipe,
         "id": case.id,
+        "live": live,
         "failed": bool(one.failed),
         "seconds": one.edit_seconds[-1],
         "norm": one.norms[-1],
         "bytes": one.sizes[-1],
+        "peak_rss_bytes": peak_rss(),
     }
+
+
+def _gate_seconds(world: World, case: Case, state: State) -> float:
+    """How long the daemon's gates take for this edit; what they read isn't reported."""
+    began = time.perf_counter()
+    against = reference(world.lm, world.bank, case.request, (), load_texts())
+    with in_force(world.lm, state):
+        measure(world.lm, _wrapped(against, state), lambda _stage: None)
+    return time.perf_counter() - began
 
 
 def _wrapped(against: Reference, state: State) -> Reference:
