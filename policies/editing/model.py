@@ -116,7 +116,7 @@ def holding(data: Mapping[torch.nn.Parameter, torch.Tensor]) -> Iterator[None]:
 def fit_dtype(lm: LanguageModel) -> torch.dtype:
     """What an edit is fitted in: bfloat16 where the processor multiplies it faster, else as served."""
     dtype: torch.dtype = lm.model.dtype
-    fast = lm.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
+    fast = lm.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast and dtype is torch.float32 else dtype
 
 
