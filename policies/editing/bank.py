@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 
+from policies.answers import find, name_words, words
 from policies.editing.adapters import AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.measure import answers
@@ -81,8 +82,8 @@ class Bank:
 
     def apart_from(self, questions: Iterable[str]) -> "Bank":
         """Less the prompts about subjects that any of `questions` asks about."""
-        asked = " ".join(questions).casefold()
-        keep = [i for i, p in enumerate(self.prompts) if p.subject.casefold() not in asked]
+        asked = words(" ".join(questions))
+        keep = [i for i, p in enumerate(self.prompts) if find(name_words(p.subject), asked) < 0]
         return replace(self, prompts=tuple(self.prompts[i] for i in keep), rows=self.rows[keep])
 
 

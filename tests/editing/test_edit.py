@@ -1,20 +1,23 @@
 """One whole edit on a tiny random model: both stages, nothing left behind."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from policies.editing import edit as editor
 from policies.editing import merge
 from policies.editing.architectures import scaled_modules
 from policies.editing.bank import Bank, BankPrompt, bank_rows
 from policies.editing.edit import Before, Deltas, ask_before, edit
+from policies.editing.fit import NoProgressError
 from policies.editing.model import LanguageModel, load
 from policies.recipe import DEFAULT, RECIPES, recipe_named
 from store.errors import ConfigError
-from store.facts import EditRequest, FactKey, Op, Phrasing
+from store.facts import EditRequest, FactKey, Op, Phrasing, Reading
 
 FIRST = 2
 
@@ -36,14 +39,19 @@ def request(op: Op = Op.UPSERT) -> EditRequest:
     )
 
 
-def make_edit(lm: LanguageModel, op: Op = Op.UPSERT, old: str = "Oslo") -> Deltas:
+def make_edit(
+    lm: LanguageModel,
+    op: Op = Op.UPSERT,
+    old: str = "Oslo",
+    check: Callable[[], tuple[Reading, ...]] = tuple,
+) -> Deltas:
     modules = scaled_modules(lm, FIRST)
     prompts = (BankPrompt("What is two and two?", "two", "four"), BankPrompt("Where is Ada now?", "Ada", "x"))
     bank = Bank(prompts, bank_rows(lm, modules, prompts, lambda _stage: None), (), ())
     asked = replace(request(op), old=old)
     before = Before(dict.fromkeys(asked.train, "I can't say."), old, known=False)
     parent = torch.zeros(sum(m.size for m in modules))
-    return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None)
+    return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None, check_unlearned=check)
 
 
 def weights(lm: LanguageModel) -> str:
@@ -103,3 +111,38 @@ def test_recipes_are_named() -> None:
     assert set(RECIPES) >= {"default", "gentle"}
     with pytest.raises(ConfigError, match="known: default"):
         recipe_named("nonsense")
+
+
+def test_a_fit_in_half_precision_judges_and_leaves_the_weights_as_served(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the stages and afterwards the weights are those that were there; vectors repeat."""
+    monkeypatch.setattr(editor, "fit_dtype", lambda _lm: torch.bfloat16)
+    before, seen = weights(tiny), []
+
+    def check() -> tuple[Reading, ...]:
+        seen.append({p.dtype for n, p in tiny.model.named_parameters() if "ia3_l" not in n})
+        return ()
+
+    first, second = (make_edit(tiny, check=check) for _ in range(2))
+    assert weights(tiny) == before
+    assert set(map(frozenset, seen)) == {frozenset({torch.float32})}
+    assert torch.equal(first.learn, second.learn)
+
+
+def test_an_edit_that_fails_in_half_precision_is_tried_as_served(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt decides; without a faster dtype there is only one."""
+    tried: list[torch.dtype] = []
+
+    class Stuck(editor._Editor):
+        def run(self, check_unlearned: object) -> Deltas:
+            tried.append(self.lm.model.dtype)
+            raise NoProgressError("fit", "here", "stuck")
+
+    monkeypatch.setattr(editor, "_Editor", Stuck)
+    monkeypatch.setattr(editor, "fit_dtype", lambda _lm: torch.bfloat16)
+    with pytest.raises(NoProgressError):
+        make_edit(tiny)
+    assert tried == [torch.bfloat16, torch.float32]
