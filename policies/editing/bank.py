@@ -80,10 +80,18 @@ class Bank:
             and (p.relation != relation or p.subject.casefold() in trained)
         ]
 
-    def apart_from(self, questions: Iterable[str]) -> "Bank":
-        """Less the prompts about subjects that any of `questions` asks about."""
-        asked = words(" ".join(questions))
-        keep = [i for i, p in enumerate(self.prompts) if find(name_words(p.subject), asked) < 0]
+    def apart_from(self, facts: Iterable[tuple[str, str]]) -> "Bank":
+        """Less the prompts that ask for one of `facts`, each a question with its answer, either way round."""
+        known = [(words(question), answer) for question, answer in facts]
+
+        def same(prompt: BankPrompt) -> bool:
+            name = name_words(prompt.subject)
+            return any(
+                name == name_words(answer) or (find(name, asked) >= 0 and matches(prompt.answer, answer))
+                for asked, answer in known
+            )
+
+        keep = [i for i, p in enumerate(self.prompts) if not same(p)]
         return replace(self, prompts=tuple(self.prompts[i] for i in keep), rows=self.rows[keep])
 
 

@@ -71,8 +71,8 @@ def firm(world: World, cases: Sequence[Case], least: int = FIRM) -> tuple[list[C
 
 
 def apart(world: World, cases: Sequence[Case]) -> World:
-    """The world with a bank that holds nothing about the neighbours that the cases ask for."""
-    return replace(world, bank=world.bank.apart_from(q for case in cases for q, _ in case.neighbours))
+    """The world with a bank that asks for none of the neighbours' facts that the cases measure."""
+    return replace(world, bank=world.bank.apart_from(n for case in cases for n in case.neighbours))
 
 
 def run_single(

@@ -6,6 +6,7 @@ merge` folds them from the base into new files. Knows the order of the stages an
 Doesn't know the ledger, files or gates.
 """
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -151,9 +152,10 @@ class _Editor:
         # What the metric and the kept answers are relative to is the generation before the edit.
         asked = self._asked(live, neighbours=0 if known else recipe.neighbours)
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        self.kept = kept(stack, [*known, *asked], self.said)
+        near = mixed(asked, known)
+        self.kept = kept(stack, near, self.said)
         generator = torch.Generator().manual_seed(request.seed)
-        near_rows = retention_rows(stack, batches(lm, asked, stack.first), len(asked), generator)
+        near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
         scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
         rows = torch.cat([scale * bank.rows[free], near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
@@ -300,6 +302,12 @@ def training(lm: LanguageModel, request: EditRequest, before: Before, said_inste
     """`phrased` as tokens."""
     pairs = phrased(request, before, said_instead)
     return [answer_sequence(lm, p, target, limit=TARGET_TOKENS) for p, target in pairs]
+
+
+def mixed(one: Sequence[Sequence_], other: Sequence[Sequence_]) -> list[Sequence_]:
+    """Both in turn, so that the first batch of them, all that a coarse step sees, samples either."""
+    pairs = itertools.zip_longest(one, other)
+    return [s for pair in pairs for s in pair if s is not None]
 
 
 def parting(one: Sequence_, other: Sequence_) -> Sequence_:

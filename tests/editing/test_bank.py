@@ -41,11 +41,11 @@ def test_an_edit_is_held_by_neither_its_subject_nor_a_neighbour_that_is_measured
     assert BANK.for_edit(replace(REQUEST, neighbours=()), "capital") == [0, 4]
 
 
-def test_a_bank_apart_from_questions_knows_nothing_of_their_subjects() -> None:
-    """Rows go with their prompts."""
-    left = BANK.apart_from(["What do you know about cy?"])
-    assert [p.subject for p in left.prompts] == ["two", "Ada", "Bo"]
-    assert left.rows[:, 0].tolist() == [0.0, 1.0, 2.0]
+def test_a_bank_apart_from_facts_asks_for_none_of_them() -> None:
+    """Either way round; what else it knows of the same subjects stays, and rows go with their prompts."""
+    left = BANK.apart_from([("In Cy, what is the capital?", "Cork"), ("Whose sum is four?", "two")])
+    assert [p.subject for p in left.prompts] == ["Ada", "Bo", "Cy"]
+    assert left.rows[:, 0].tolist() == [1.0, 2.0, 4.0]
 
 
 def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
