@@ -40,7 +40,7 @@ class Recipe:
     retract_steps: int = 5
     nats: float = 10.0
     cap: float = 1.0
-    pulls: tuple[float, ...] = (0.2, 0.07)
+    pulls: tuple[float, ...] = (0.3, 0.1, 0.03)
     rho: float = 8.0
     eps: float = 1.0
     shrink: float = 1.0
@@ -55,7 +55,7 @@ DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Heavier protection: slower, for facts whose default edit did too much damage.
-    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(0.6, 0.2, 0.07), neighbours=32),
+    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=32),
     # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
     "unguarded": replace(
         DEFAULT,
