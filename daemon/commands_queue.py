@@ -38,6 +38,8 @@ def reading(config: Config) -> Iterator[Ledger]:
 
 def submit(args: argparse.Namespace, config: Config) -> int:
     """Drop files into the inbox; with --wait, exit status 1 unless every fact came to a good end."""
+    if args.dry_run:
+        return plan(args, config)
     require_state(config)
     drops = [submission.drop(config, path) for path in args.files]
     if not args.wait:

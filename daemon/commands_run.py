@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from daemon import control, fetch
-from daemon.commit import tidy
+from daemon.commit import removable, tidy
 from daemon.config import Config, load
 from daemon.console import progress, show, table
-from daemon.house import House, open_house, require_model
+from daemon.house import open_house, require_model
 from daemon.initialise import initialise, source_directory
 from daemon.logs import quiet_log
 from daemon.orders import require_state
 from daemon.service import Service
 from store.blobs import BlobStore
-from store.errors import EXIT_OK, PalimpsestError
+from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, PalimpsestError
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
@@ -125,18 +125,25 @@ def _checks(config: Config) -> list[tuple[str, bool, str]]:
 
 
 def gc(args: argparse.Namespace, config: Config) -> int:
-    """Delete directories that the keep policy lets go and blobs that nothing refers to."""
+    """Delete directories that the keep policy lets go and blobs that nothing refers to. With --dry-run say
+    which, with exit status 2 when there are any."""
     require_state(config)
-    with StateLock(config.layout.state), open_house(config, log=quiet_log(config.logs)) as house:
-        require_model(house)
-        result: dict[str, Any] = {"generations": tidy(house), "blobs": _collect_blobs(house)}
-    text = f"{len(result['generations'])} generations and {len(result['blobs'])} blobs removed"
-    show(result, text, as_json=args.json)
-    return EXIT_OK
-
-
-def _collect_blobs(house: House) -> list[str]:
-    return house.blobs.gc(house.ledger.referenced_blobs())
+    if args.dry_run:
+        ledger = Ledger.open_readonly(config.layout.ledger)
+        try:
+            generations = removable(config, ledger, ModelStore(config.layout.model))
+            blobs = BlobStore(config.layout.blobs).unreferenced(ledger.referenced_blobs())
+        finally:
+            ledger.close()
+        result: dict[str, Any] = {"generations": generations, "blobs": [path.name for path in blobs]}
+    else:
+        with StateLock(config.layout.state), open_house(config, log=quiet_log(config.logs)) as house:
+            require_model(house)
+            gone = house.blobs.gc(house.ledger.referenced_blobs())
+            result = {"generations": tidy(house), "blobs": gone}
+    what = f"{len(result['generations'])} generations and {len(result['blobs'])} blobs"
+    show(result, f"{what} {'would go' if args.dry_run else 'removed'}", as_json=args.json)
+    return EXIT_PLAN_HAS_CHANGES if args.dry_run and any(result.values()) else EXIT_OK
 
 
 def config_check(args: argparse.Namespace, config: Config) -> int:

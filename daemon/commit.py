@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.config import Config
 from daemon.house import House
 from daemon.jobs import Edited
 from daemon.publish import announce
@@ -15,6 +16,8 @@ from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation
+from store.generations import ModelStore
+from store.queries import LedgerQueries
 from store.wire import to_wire
 
 
@@ -85,17 +88,22 @@ def serve(house: House, number: int, reason: str, *, rolled_back: bool = False) 
 
 def tidy(house: House) -> list[int]:
     """Delete the directories that the keep policy lets go; their vectors stay in the blob store."""
-    on_disk = set(house.models.numbers())
-    rows = [row for row in house.ledger.generations() if row.number in on_disk]
-    plan = plan_keep(
-        rows,
-        newest=house.config.generations.keep,
-        live=house.live_number,
-        previous=house.models.previous_number(),
-    )
-    for choice in plan.remove:
+    gone = removable(house.config, house.ledger, house.models)
+    for number in gone:
         try:
-            house.models.delete(choice.generation)
+            house.models.delete(number)
         except (PalimpsestError, OSError) as error:
-            house.log.warning("generation.not_deleted", generation=choice.generation, cause=str(error))
+            house.log.warning("generation.not_deleted", generation=number, cause=str(error))
+    return gone
+
+
+def removable(config: Config, ledger: LedgerQueries, models: ModelStore) -> list[int]:
+    """The generations whose directories the keep policy lets go."""
+    on_disk, live = set(models.numbers()), ledger.live_generation()
+    plan = plan_keep(
+        [row for row in ledger.generations() if row.number in on_disk],
+        newest=config.generations.keep,
+        live=live.number if live is not None else 0,
+        previous=models.previous_number(),
+    )
     return [choice.generation for choice in plan.remove]

@@ -12,7 +12,7 @@ from daemon import rollback
 from daemon.house import House
 from daemon.runner import WorkerStopped, never
 from store.errors import PalimpsestError, UsageError
-from store.facts import EditState, FactKey
+from store.facts import EditState
 
 Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
@@ -23,12 +23,7 @@ PAUSED = "paused"
 
 
 def _rollback(house: House, args: Args, idle: Idle) -> dict[str, Any]:
-    if "to" in args:
-        return rollback.to_generation(house, int(args["to"]), force=bool(args.get("force")), idle=idle)
-    if "edit" in args:
-        return rollback.without_edit(house, int(args["edit"]), idle=idle)
-    subject, relation = args["fact"]
-    return rollback.without_fact(house, FactKey(subject, relation), idle=idle)
+    return rollback.ordered(house, args, idle)
 
 
 def _pause(house: House, _args: Args, _idle: Idle) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.commit import complete, open_intent, serve, tidy
+from daemon.config import Config
 from daemon.house import House, scratch
 from daemon.jobs import (
     compose_job,
@@ -25,31 +26,60 @@ from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
 from store.errors import GenerationError
 from store.facts import Edit, FactKey
+from store.generations import ModelStore
+from store.ledger import Ledger
+from store.queries import LedgerQueries
 
 Idle = Callable[[str], str | None]
 REPROBE_WANTED = "reprobe_wanted"  # a setting of the ledger
 
 
-def history(house: House) -> History:
-    rows = {row.number: row for row in house.ledger.generations()}
-    return History(rows, house.live_number, frozenset(house.models.numbers()))
+def history(ledger: LedgerQueries, models: ModelStore) -> History:
+    rows, live = {row.number: row for row in ledger.generations()}, ledger.live_generation()
+    return History(rows, live.number if live is not None else 0, frozenset(models.numbers()))
+
+
+def plan_for(ledger: LedgerQueries, models: ModelStore, args: Mapping[str, Any]) -> RollbackPlan:
+    """What an order wants: `to` a generation (`force`), without an `edit`, or without a `fact`'s newest
+    live edit."""
+    known = history(ledger, models)
+    if "to" in args:
+        return plans.to_generation(known, int(args["to"]), force=bool(args.get("force")))
+    if "edit" in args:
+        return plans.without_edit(known, int(args["edit"]))
+    key = FactKey(*args["fact"])
+    row = ledger.fact(key)
+    edits = {edit.id: edit for edit in ledger.live_facts()}
+    return plans.without_fact(known, row.key if row else key, edits)
+
+
+def planned(config: Config, args: Mapping[str, Any]) -> RollbackPlan:
+    """The plan of an order that isn't given; nothing is written."""
+    ledger = Ledger.open_readonly(config.layout.ledger)
+    try:
+        return plan_for(ledger, ModelStore(config.layout.model), args)
+    finally:
+        ledger.close()
 
 
 def to_generation(house: House, number: int, *, force: bool = False, idle: Idle = never) -> dict[str, Any]:
     """Serve generation `number` again; its directory is written again when it is gone."""
-    return carry_out(house, plans.to_generation(history(house), number, force=force), idle=idle)
+    return ordered(house, {"to": number, "force": force}, idle)
 
 
 def without_edit(house: House, edit: int, *, idle: Idle = never) -> dict[str, Any]:
     """Serve the live generation less one edit."""
-    return carry_out(house, plans.without_edit(history(house), edit), idle=idle)
+    return ordered(house, {"edit": edit}, idle)
 
 
 def without_fact(house: House, key: FactKey, *, idle: Idle = never) -> dict[str, Any]:
     """Undo the newest live edit of one fact."""
-    row = house.ledger.fact(key)
-    edits = {edit.id: edit for edit in house.ledger.live_facts()}
-    return carry_out(house, plans.without_fact(history(house), row.key if row else key, edits), idle=idle)
+    return ordered(house, {"fact": [key.subject, key.relation]}, idle)
+
+
+def ordered(house: House, args: Mapping[str, Any], idle: Idle = never) -> dict[str, Any]:
+    """Carry out what an order wants (`plan_for`)."""
+    return carry_out(house, plan_for(house.ledger, house.models, args), idle=idle)
 
 
 def carry_out(

@@ -52,11 +52,13 @@ class BlobStore:
             raise BlobError("read blob", sha256, "its bytes have changed", "restore it from a backup")
         return data
 
+    def unreferenced(self, keep: set[str]) -> list[Path]:
+        """Every blob not in `keep`, and what cut-off writes left."""
+        return [p for p in sorted(self.root.glob("*/*")) if p.name not in keep and p.is_file()]
+
     def gc(self, keep: set[str]) -> list[str]:
-        """Remove every blob not in `keep`, and what cut-off writes left; returns the file names."""
-        removed = []
-        for path in sorted(self.root.glob("*/*")):
-            if path.name not in keep and path.is_file():
-                path.unlink()
-                removed.append(path.name)
-        return removed
+        """Remove what is `unreferenced`; returns the file names."""
+        removed = self.unreferenced(keep)
+        for path in removed:
+            path.unlink()
+        return [path.name for path in removed]
