@@ -5,7 +5,7 @@ itself carries them out: an order is a row of the ledger either way.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from daemon import rollback
@@ -114,18 +114,6 @@ def failure(error: PalimpsestError) -> dict[str, Any]:
 
 def is_paused(house: House) -> bool:
     return bool(house.ledger.get_setting(PAUSED, False))
-
-
-def backup(house: House) -> str:
-    """Copy the ledger, keep the newest `[backup] keep`; returns the copy's name."""
-    now = house.now()
-    name = f"ledger-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.sqlite"
-    house.ledger.backup(house.layout.backups / name)
-    house.ledger.set_setting("last_backup", now.isoformat(), now=now)
-    for old in sorted(house.layout.backups.glob("ledger-*.sqlite"))[: -house.config.backup.keep]:
-        old.unlink()
-    house.log.info("backup.done", name=name)
-    return name
 
 
 def last_run(house: House, what: str) -> datetime | None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import capacity, control, cycle
+from daemon import backups, capacity, control, cycle
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
@@ -160,7 +160,7 @@ class Service:
         house, now = self._house, self._house.now()
         if Signal.BACKUP in self._pending:
             self._pending.discard(Signal.BACKUP)
-            control.backup(house)
+            backups.make(house)
         if Signal.REPROBE in self._pending:
             self._pending.discard(Signal.REPROBE)
             broken = reprobe_live(house, self._idle)

@@ -23,11 +23,13 @@ def weights_sha256(directory: Path) -> str:
     return _weights_hash({path.name: sha256_file(path) for path in directory.glob("*.safetensors")})
 
 
-def seal(directory: Path, fields: Mapping[str, Any], *, like: Path | None = None) -> dict[str, Any]:
+def seal(
+    directory: Path, fields: Mapping[str, Any], *, like: Path | None = None, weights: bool = True
+) -> dict[str, Any]:
     """Write a directory's manifest; all files and the manifest are on disk when this returns.
 
     Files that are hard links of files of `like` take the hashes of its manifest. Raises
-    `GenerationError` for anything that isn't a plain file, and when there are no weights.
+    `GenerationError` for anything that isn't a plain file, and when `weights` are wanted but missing.
     """
     paths = _paths(directory)
     known = _known(like) if like is not None else {}
@@ -37,10 +39,12 @@ def seal(directory: Path, fields: Mapping[str, Any], *, like: Path | None = None
         sha256 = known.get((stat.st_dev, stat.st_ino)) or sha256_file(path)
         fsync_file(path)
         files[name] = {"sha256": sha256, "size": stat.st_size}
-    weights = {name: entry["sha256"] for name, entry in files.items() if _is_weights(name)}
-    if not weights:
-        raise GenerationError("seal directory", str(directory), "there are no *.safetensors files in it")
-    manifest = {**fields, "weights_sha256": _weights_hash(weights), "files": files}
+    manifest = {**fields, "files": files}
+    if weights:
+        hashes = {name: entry["sha256"] for name, entry in files.items() if _is_weights(name)}
+        if not hashes:
+            raise GenerationError("seal directory", str(directory), "there are no *.safetensors files in it")
+        manifest["weights_sha256"] = _weights_hash(hashes)
     for folder in sorted({path.parent for path in paths.values()}):
         fsync_dir(folder)
     write_atomic(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
