@@ -13,7 +13,15 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NoReturn
 
-from daemon import bench, commands_explain, commands_model, commands_queue, commands_run, demo
+from daemon import (
+    bench,
+    commands_approve,
+    commands_explain,
+    commands_model,
+    commands_queue,
+    commands_run,
+    demo,
+)
 from daemon.config import Config, load
 from daemon.orders import OrderFailed
 from daemon.vitals import our_version
@@ -164,6 +172,9 @@ def _add_weights(add: Add) -> None:
         ("cancel", commands_model.cancel, "take an edit out of the queue"),
     ):
         add(name, command, text).add_argument("edit", type=int, metavar="EDIT")
+    add("approvals", commands_approve.approvals, "list the edits that wait for approval")
+    approve = add("approve", commands_approve.approve, "let edits through that wait for approval")
+    approve.add_argument("edits", nargs="+", type=commands_approve.edit_range, metavar="EDIT | FIRST-LAST")
     pin = add("pin", commands_model.pin, "keep a generation's directory")
     pin.add_argument("generation", type=int, metavar="GENERATION")
     pin.add_argument("--off", action="store_true", help="no longer")

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from daemon.admission import admit, admit_gone
 from daemon.config import Config
 from daemon.house import House
 from daemon.inbox import Claim, Inbox
+from policies.sources import Owner
 from store.diffing import diff
 from store.errors import FactFileError, PalimpsestError
 from store.factfile import ParsedFile, parse
@@ -73,8 +75,8 @@ def _ingest_all(
 def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     now, data = house.now(), b""
     try:
-        data = inbox.read(claim)
-        report = record(house, claim.name, data, now, resumed=claim.resumed)
+        data, owner = inbox.read(claim)
+        report = record(house, claim.name, data, owner, now, resumed=claim.resumed)
         inbox.accept(claim, report, now)
         return Ingested(claim.name, report["result"], report)
     except FactFileError as error:
@@ -92,8 +94,10 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     return Ingested(claim.name, "failed", about | {"see": f"failed/{refused.name}.error.json"})
 
 
-def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool = False) -> dict[str, Any]:
-    """Record a file's bytes in the ledger; returns the report for `NAME.result.json`.
+def record(
+    house: House, name: str, data: bytes, owner: Owner, now: datetime, *, resumed: bool = False
+) -> dict[str, Any]:
+    """Record the bytes of `owner`'s file in the ledger; returns the report for `NAME.result.json`.
 
     Raises FactFileError, or an ExceptionGroup of them when rows are refused and `partial` is off.
     """
@@ -104,7 +108,7 @@ def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool
         listed = [_row(row["line"], row["row_class"], row["edit_id"], row["reason"]) for row in rows]
         finished = resumed and seen["name"] == printable(name)
         return _report(name, sha256, "accepted" if finished else "duplicate", now, listed, first_seen=seen)
-    parsed = parse(data, name, max_bytes=house.config.inbox.max_file_bytes)
+    parsed = admit(house.config, parse(data, name, max_bytes=house.config.inbox.max_file_bytes), owner)
     if parsed.errors and not house.config.inbox.partial:
         raise ExceptionGroup(name, parsed.errors)
     result = house.ledger.record_file(
@@ -126,7 +130,8 @@ def diff_rows(config: Config, ledger: Ledger, parsed: ParsedFile) -> list[DiffRo
     snapshot = parsed.source if parsed.snapshot else None
     retract = config.snapshots.retract_missing and parsed.snapshot and not parsed.errors
     current = ledger.facts(None if retract else {update.key for update in parsed.updates})
-    return diff(parsed.updates, current, snapshot_source=snapshot, retract_missing=retract)
+    rows = diff(parsed.updates, current, snapshot_source=snapshot, retract_missing=retract)
+    return admit_gone(config, rows) if retract else rows
 
 
 def printable(name: str) -> str:

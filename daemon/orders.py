@@ -3,7 +3,6 @@
 Knows the lock that tells the two apart. Doesn't know what an order does (`daemon.control`).
 """
 
-import getpass
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from daemon.house import open_house, utc_now
 from daemon.logs import quiet_log
 from daemon.recovery import recover
 from daemon.runner import Runner, never
+from daemon.users import actor
 from store.errors import LockedError, PalimpsestError, UnreachableError, UsageError
 from store.ledger import Ledger
 from store.lock import StateLock
@@ -44,7 +44,7 @@ def give(
             recover(house)
             order = house.ledger.add_intent(kind, args, now=house.now(), actor=actor())
             try:
-                result = control.execute(house, kind, args, idle)
+                result = control.execute(house, kind, args, idle, actor=actor())
             except PalimpsestError as error:
                 house.ledger.finish_intent(order, control.failure(error), house.now())
                 raise
@@ -93,11 +93,3 @@ def require_state(config: Config) -> None:
             "there is no ledger in it",
             "run `palimpsest init`, or give --state DIR",
         )
-
-
-def actor() -> str:
-    """Who gives the order, for the audit."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name
-        return "unknown"

@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import capacity, control, cycle
+from daemon import capacity, control, cycle, waits
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
@@ -75,6 +75,7 @@ class Service:
         house = self._house
         recover(house)
         describe(house)
+        waits.note(house)
         capacity.note(house)
         house.metrics.show(take_vitals(house))  # before the first scrape: 0 would be an alarm
         if house.config.metrics.enabled:
