@@ -22,9 +22,9 @@ MOST = 10_000  # edits in one range: a slip of the finger, not a wish
 
 def edit_range(text: str) -> range:
     """`12` or `12-61`. Raises ArgumentTypeError."""
-    first, _, last = text.partition("-")
+    first, dash, last = text.partition("-")
     try:
-        found = range(int(first), int(last or first) + 1)
+        found = range(int(first), int(last if dash else first) + 1)
     except ValueError:
         found = range(0)
     if not found or found[0] < 1 or len(found) > MOST:
