@@ -5,17 +5,15 @@ the daemon learns who gives an order.
 """
 
 import argparse
-from typing import Any
+from http import HTTPStatus
 
-from daemon import waits
+from daemon import control_client
 from daemon.commands_queue import reading
 from daemon.config import Config
 from daemon.console import show, table
 from daemon.orders import give
-from daemon.status import is_running
-from policies.sources import For
+from daemon.status import waiting_for_approval
 from store.errors import EXIT_OK
-from store.ledger import Ledger
 
 MOST = 10_000  # edits in one range: a slip of the finger, not a wish
 
@@ -43,31 +41,14 @@ def approve(args: argparse.Namespace, config: Config) -> int:
 
 
 def approvals(args: argparse.Namespace, config: Config) -> int:
-    with reading(config) as ledger:
-        rows = waiting_for_approval(config, ledger, running=is_running(config))
+    answer = control_client.get(config, "/approvals")
+    if answer is not None and answer[0] == HTTPStatus.OK:
+        rows = answer[1]
+    else:
+        with reading(config) as ledger:
+            rows = waiting_for_approval(config, ledger)
     shown = ("edit", "subject", "relation", "new", "source", "waits")
     cells = [(*(row[name] for name in shown), ", ".join(row["approved_by"])) for row in rows]
     head = (*shown, "approved by")
     show(rows, table(head, cells) if rows else "nothing waits for approval", as_json=args.json)
     return EXIT_OK
-
-
-def waiting_for_approval(config: Config, ledger: Ledger, *, running: bool) -> list[dict[str, Any]]:
-    """What `approve` may be given: each edit with its fact, claimed source, and who approved it so far."""
-    found = waits.by_source(config, ledger, running=running)
-    asked = {number: wait for number, wait in found.items() if wait.reason is For.APPROVAL}
-    given = ledger.approvals(asked)
-    return [
-        {
-            "edit": number,
-            "subject": (edit := ledger.edit(number)).key.subject,
-            "relation": edit.key.relation,
-            "op": str(edit.op),
-            "new": edit.new if edit.new is not None else "(retracted)",
-            "source": edit.source,
-            "waits": wait.what,
-            "why": wait.why,
-            "approved_by": [row["actor"] for row in given.get(number, ())],
-        }
-        for number, wait in asked.items()
-    ]

@@ -6,10 +6,11 @@ Knows their arguments and what they print. Doesn't know how anything is decided.
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from textwrap import wrap
 from typing import Any
 
-from daemon import submission, waits
+from daemon import control_client, submission, waits
 from daemon.config import Config
 from daemon.console import progress, show, table
 from daemon.house import operator_relations, utc_now
@@ -93,8 +94,12 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def status(args: argparse.Namespace, config: Config) -> int:
-    with reading(config) as ledger:
-        found = read_status(config, ledger)
+    answer = control_client.get(config, "/status")
+    if answer is not None and answer[0] == HTTPStatus.OK:
+        found = answer[1]
+    else:
+        with reading(config) as ledger:
+            found = read_status(config, ledger)
     work = found["work"]
     counts = ", ".join(f"{n} {state}" for state, n in found["edits"].items()) or "none"
     lines = [

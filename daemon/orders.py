@@ -1,20 +1,28 @@
 """The command line's side of orders: hand them to the running daemon, or carry them out without it.
 
-Knows the lock that tells the two apart. Doesn't know what an order does (`daemon.control`).
+Knows the control socket, and the lock that tells whether a daemon without one runs. Doesn't know what
+an order does (`daemon.control`).
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-from daemon import control
+from daemon import control, control_client
 from daemon.config import Config
 from daemon.house import open_house, utc_now
 from daemon.logs import quiet_log
 from daemon.recovery import recover
 from daemon.runner import Runner, never
 from daemon.users import actor
-from store.errors import LockedError, PalimpsestError, UnreachableError, UsageError
+from store.errors import (
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    LockedError,
+    PalimpsestError,
+    UnreachableError,
+    UsageError,
+)
 from store.ledger import Ledger
 from store.lock import StateLock
 
@@ -38,6 +46,9 @@ def give(
 ) -> dict[str, Any]:
     """Have an order carried out; returns its result. Raises PalimpsestError when it failed."""
     require_state(config)
+    answer = control_client.post(config, kind, args)
+    if answer is not None:
+        return _over_socket(config, kind, answer, patience)
     try:
         quiet = quiet_log(config.logs)
         with StateLock(config.layout.state), open_house(config, runner=runner, log=quiet) as house:
@@ -54,6 +65,24 @@ def give(
         return _hand_over(config, kind, args, patience)
 
 
+def _over_socket(config: Config, kind: str, answer: tuple[int, Any], patience: float) -> dict[str, Any]:
+    """Wait for an order that the daemon has noted; what it refused to note is raised."""
+    deadline = time.monotonic() + patience
+    while True:
+        status, value = answer
+        if "order" not in value:
+            return _result({**value, "exit_code": EXIT_USAGE if status < 500 else EXIT_UNREACHABLE})
+        if value["result"] is not None:
+            return _result(value["result"])
+        if time.monotonic() > deadline:
+            raise _unfinished(kind, patience)
+        time.sleep(0.1)
+        answer = control_client.get(config, f"/orders/{value['order']}")
+        if answer is None:
+            hint = "it stays in the ledger and will be carried out at the next start"
+            raise UnreachableError("give order", kind, "the daemon stopped before it had finished it", hint)
+
+
 def _hand_over(config: Config, kind: str, args: dict[str, Any], patience: float) -> dict[str, Any]:
     """Write the order's row and wait for the daemon to finish it."""
     ledger = Ledger.open(config.layout.ledger, backups=None)
@@ -67,12 +96,15 @@ def _hand_over(config: Config, kind: str, args: dict[str, Any], patience: float)
             time.sleep(0.1)
     finally:
         ledger.close()
-    raise UnreachableError(
-        "give order",
-        kind,
+    raise _unfinished(kind, patience)
+
+
+def _unfinished(kind: str, patience: float) -> UnreachableError:
+    cause, hint = (
         f"the daemon didn't finish it within {patience:g} s",
         "it stays in the ledger and will be carried out",
     )
+    return UnreachableError("give order", kind, cause, hint)
 
 
 def _result(result: dict[str, Any]) -> dict[str, Any]:

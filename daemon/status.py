@@ -56,6 +56,27 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def waiting_for_approval(config: Config, ledger: Ledger) -> list[dict[str, Any]]:
+    """What `palimpsest approvals` shows: each edit, its fact, claimed source and who approved it."""
+    found = waits.by_source(config, ledger, running=is_running(config))
+    asked = {number: wait for number, wait in found.items() if wait.reason is For.APPROVAL}
+    given = ledger.approvals(asked)
+    return [
+        {
+            "edit": number,
+            "subject": (edit := ledger.edit(number)).key.subject,
+            "relation": edit.key.relation,
+            "op": str(edit.op),
+            "new": edit.new if edit.new is not None else "(retracted)",
+            "source": edit.source,
+            "waits": wait.what,
+            "why": wait.why,
+            "approved_by": [row["actor"] for row in given.get(number, ())],
+        }
+        for number, wait in asked.items()
+    ]
+
+
 def _read(config: Config, name: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads((config.layout.run / name).read_text())

@@ -236,9 +236,15 @@ class LedgerQueries:
 
     def intent(self, intent_id: int) -> Row:
         """Also result (dict or None) and finished_at. Raises `LedgerError` when there is none."""
-        for row in self._db.table("intents").rows_where("id = ?", [intent_id]):
-            return decoded(row, "args", "result")
-        raise LedgerError("read ledger", f"order {intent_id}", "there is none")
+        found = self.find_intent(intent_id)
+        if found is None:
+            raise LedgerError("read ledger", f"order {intent_id}", "there is none")
+        return found
+
+    def find_intent(self, intent_id: int) -> Row | None:
+        """As `intent`, None when there is none."""
+        rows = self._db.table("intents").rows_where("id = ?", [intent_id])
+        return next((decoded(row, "args", "result") for row in rows), None)
 
     def get_setting(self, name: str, default: Any = None) -> Any:
         for row in self._db.table("settings").rows_where("name = ?", [name]):
