@@ -24,6 +24,7 @@ from store.ledger import Ledger
 from store.lock import StateLock
 
 EXIT_FAULTS = 1
+EXIT_CRASHED = 1
 
 
 def init(args: argparse.Namespace, config: Config) -> int:
@@ -53,7 +54,12 @@ def fetch_model(args: argparse.Namespace, _config: Config) -> int:
 def run(_args: argparse.Namespace, config: Config) -> int:
     with StateLock(config.layout.state), open_house(config) as house:
         require_model(house)
-        return Service(house).run()
+        try:
+            return Service(house).run()
+        except PalimpsestError:
+            raise
+        except Exception:
+            return EXIT_CRASHED  # logged already; the interpreter's own traceback would quote fact text
 
 
 def backup(args: argparse.Namespace, config: Config) -> int:

@@ -36,7 +36,7 @@ def ingest_ready(house: House, inbox: Inbox, stop: Callable[[], object] = bool) 
     """Walk every ready file; returns what became of each. `stop` is asked before each one."""
 
     def on_stuck(name: str, error: OSError) -> None:
-        house.log.error("file.stuck", name=name, errno=error.errno, cause=error.strerror)
+        house.log.error("file.stuck", file=name, errno=error.errno, cause=error.strerror)
 
     return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
 
@@ -54,7 +54,7 @@ def _ingest_all(
         try:
             ingested = _ingest(house, inbox, claim)
         except OSError as error:
-            house.log.error("file.stuck", name=claim.name, errno=error.errno, cause=error.strerror)
+            house.log.error("file.stuck", file=claim.name, errno=error.errno, cause=error.strerror)
             continue
         done.append(ingested)
         classes = [RowClass(row["class"]) for row in ingested.report.get("rows", ())]
@@ -62,8 +62,9 @@ def _ingest_all(
         log = house.log.warning if ingested.result == "failed" else house.log.info
         log(
             f"file.{ingested.result}",
-            name=claim.name,
-            see=ingested.report.get("see"),
+            file=claim.name,
+            sha256=ingested.report.get("sha256"),
+            report=ingested.report.get("see"),
             counts=dict(Counter(map(str, classes))),
             code=ingested.report.get("code"),
             line=ingested.report.get("line"),
@@ -84,13 +85,13 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     except ExceptionGroup as group:
         faults = [fault for fault in group.exceptions if isinstance(fault, FactFileError)]
     except (PalimpsestError, RecursionError, ValueError, MemoryError) as error:
-        house.log.exception("file.internal_error", name=claim.name)
+        house.log.exception("file.internal_error", file=claim.name)
         cause = f"{type(error).__name__}: {error}"
         faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]
     house.ledger.record_bad_file(_sha256(data), printable(claim.name), len(data), faults[0], now=now)
     refused = inbox.refuse(claim, faults, now)
     first = faults[0]
-    about = {"code": first.code, "line": first.line, "column": first.column}
+    about = {"code": first.code, "line": first.line, "column": first.column, "sha256": _sha256(data)}
     return Ingested(claim.name, "failed", about | {"see": f"failed/{refused.name}.error.json"})
 
 

@@ -68,8 +68,9 @@ def give(
 def _over_socket(config: Config, kind: str, answer: tuple[int, Any], patience: float) -> dict[str, Any]:
     """Wait for an order that the daemon has noted; what it refused to note is raised."""
     deadline = time.monotonic() + patience
-    while True:
-        status, value = answer
+    asked: tuple[int, Any] | None = answer
+    while asked is not None:
+        status, value = asked
         if "order" not in value:
             return _result({**value, "exit_code": EXIT_USAGE if status < 500 else EXIT_UNREACHABLE})
         if value["result"] is not None:
@@ -77,10 +78,9 @@ def _over_socket(config: Config, kind: str, answer: tuple[int, Any], patience: f
         if time.monotonic() > deadline:
             raise _unfinished(kind, patience)
         time.sleep(0.1)
-        answer = control_client.get(config, f"/orders/{value['order']}")
-        if answer is None:
-            hint = "it stays in the ledger and will be carried out at the next start"
-            raise UnreachableError("give order", kind, "the daemon stopped before it had finished it", hint)
+        asked = control_client.get(config, f"/orders/{value['order']}")
+    hint = "it stays in the ledger and will be carried out at the next start"
+    raise UnreachableError("give order", kind, "the daemon stopped before it had finished it", hint)
 
 
 def _hand_over(config: Config, kind: str, args: dict[str, Any], patience: float) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Service:
         except WorkerStopped:
             return True
         except WorkerError as error:
-            house.log.error("periodic.failed", cause=str(error))
+            house.log.error("periodic.failed", kind=error.kind, reason=str(error))
         said = "editing is paused"
         if not self._stopping and not control.is_paused(house):
             said = self._step()
