@@ -16,7 +16,7 @@ from store.facts import DiffRow, FactUpdate, RowClass
 def admit(config: Config, parsed: ParsedFile, owner: Owner) -> ParsedFile:
     """The file with every row that `owner` may not state among its errors."""
     policies = policies_from(config.sources)
-    reasons = [denied(policies, update.source, update.key, owner) for update in parsed.updates]
+    reasons = [denied(policies, update, owner) for update in parsed.updates]
     kept = tuple(update for update, reason in zip(parsed.updates, reasons, strict=True) if not reason)
     refused = [
         _error(parsed.name, update, reason, policies)

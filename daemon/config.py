@@ -81,6 +81,7 @@ class SourceSettings:
     relations: tuple[str, ...] | None = None
     subjects: tuple[str, ...] | None = None
     owners: tuple[str, ...] | None = None
+    prompts: bool | None = None
     max_edits_per_hour: int | None = _bounded(None, 0, 10**6)  # 0: any number
     require_approval: bool | None = None
     wide_change: int | None = _bounded(None, 0, 10**6)  # 0: never

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from policies.relations import relation_key
-from store.facts import Edit, EditState, FactKey, normalise
+from store.facts import Edit, EditState, FactKey, FactUpdate, normalise
 
 DEFAULT = "default"
 HOUR = timedelta(hours=1)  # what `max_edits_per_hour` counts, and what "at once" means for a wide change
@@ -33,6 +33,8 @@ class Settings(Protocol):
     @property
     def owners(self) -> tuple[str, ...] | None: ...
     @property
+    def prompts(self) -> bool | None: ...
+    @property
     def max_edits_per_hour(self) -> int | None: ...
     @property
     def require_approval(self) -> bool | None: ...
@@ -46,7 +48,9 @@ class Settings(Protocol):
 class Policy:
     """The rules of one source. Patterns are shell globs; none of them allows nothing.
 
-    `owners` are user names or ids, empty: anybody. `max_edits_per_hour` and `wide_change` 0: no limit.
+    `owners` are user names or ids, empty: anybody. `prompts`: whether records may bring their own
+    wordings; None: only where both lists are open, as a wording under an allowed subject can teach
+    something about another one. `max_edits_per_hour` and `wide_change` 0: no limit.
     `approvals` is how many different users must let through each edit of a wide change.
     """
 
@@ -54,10 +58,15 @@ class Policy:
     relations: tuple[str, ...] = ("*",)
     subjects: tuple[str, ...] = ("*",)
     owners: tuple[str, ...] = ()
+    prompts: bool | None = None
     max_edits_per_hour: int = 0
     require_approval: bool = False
     wide_change: int = 0
     approvals: int = 2
+
+    @property
+    def allows_prompts(self) -> bool:
+        return self.prompts if self.prompts is not None else self.relations == self.subjects == ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +183,13 @@ def _overridden(policy: Policy, by: Settings | None) -> Policy:
     return replace(policy, **{name: value for name, value in given.items() if value is not None})
 
 
-def denied(policies: Policies, source: str, key: FactKey, owner: Owner) -> str:
-    """Why a file of `owner` may not state `key` in the name of `source`; empty when it may."""
-    return _not_owned(policies.of(source), source, owner) or unlisted(policies, source, key)
+def denied(policies: Policies, update: FactUpdate, owner: Owner) -> str:
+    """Why a file of `owner` may not state `update` in the name of its source; empty when it may."""
+    policy = policies.of(update.source)
+    found = _not_owned(policy, update.source, owner) or unlisted(policies, update.source, update.key)
+    if not found and (update.prompts or update.paraphrases) and not policy.allows_prompts:
+        return f"{_claim(update.source)} may not bring prompts or paraphrases of its own"
+    return found
 
 
 def _not_owned(policy: Policy, source: str, owner: Owner) -> str:

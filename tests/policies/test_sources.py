@@ -22,7 +22,7 @@ from policies.sources import (
     repeated,
     waiting,
 )
-from store.facts import Edit, EditState, FactKey, Op
+from store.facts import Edit, EditState, FactKey, FactUpdate, Op
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ADA = Owner(1001, "ada", alone=True)
@@ -31,6 +31,10 @@ ADA = Owner(1001, "ada", alone=True)
 def edit(number: int = 1, source: str = "", at: datetime = NOW, **fields: object) -> Edit:
     made = Edit(number, FactKey("Peru", "capital"), Op.UPSERT, "Lima", (), None, (), EditState.PENDING)
     return replace(made, source=source, dropped_at=at, **fields)  # type: ignore[arg-type]
+
+
+def stated(source: str, key: FactKey, **fields: object) -> FactUpdate:
+    return FactUpdate(key, "x", source=source, **fields)  # type: ignore[arg-type]
 
 
 def minutes(count: float) -> datetime:
@@ -46,7 +50,7 @@ def test_without_rules_everything_is_allowed_and_nothing_waits() -> None:
     """The defaults change nothing, whoever owns the file and however much comes."""
     policies = policies_from({})
     anyone = Owner(0, "", alone=False)
-    assert denied(policies, "whoever", FactKey("Peru", "capital"), anyone) == ""
+    assert denied(policies, stated("whoever", FactKey("Peru", "capital"), prompts=("Why?",)), anyone) == ""
     assert why(policies, Traffic([Drop("", NOW, 10_000)]), edit()) == {}
 
 
@@ -69,20 +73,39 @@ def test_what_is_not_on_the_list_is_denied(source: str, key: FactKey, allowed: b
         "default": SourceSettings(relations=()),
         "atlas": SourceSettings(relations=("capital*",), subjects=("Peru", "Bol*")),
     })  # fmt: skip
-    assert (denied(policies, source, key, ADA) == "") is allowed
+    assert (denied(policies, stated(source, key), ADA) == "") is allowed
 
 
 def test_a_source_belongs_to_its_owners() -> None:
     """By name or id, and only when nobody else could have written the file."""
     policies = policies_from({"hr": SourceSettings(owners=("ada", "2002"))})
     key = FactKey("Acme", "ceo")
-    assert denied(policies, "hr", key, ADA) == ""
-    assert denied(policies, "hr", key, Owner(2002, "", alone=True)) == ""
+    assert denied(policies, stated("hr", key), ADA) == ""
+    assert denied(policies, stated("hr", key), Owner(2002, "", alone=True)) == ""
     assert "is only taken from files of ada, 2002; this one is eve's" in denied(
-        policies, "HR", key, Owner(1002, "eve", alone=True)
+        policies, stated("HR", key), Owner(1002, "eve", alone=True)
     )
-    assert "nobody but their owner" in denied(policies, "hr", key, replace(ADA, alone=False))
-    assert denied(policies, "elsewhere", key, Owner(1002, "eve", alone=False)) == ""
+    assert "nobody but their owner" in denied(policies, stated("hr", key), replace(ADA, alone=False))
+    assert denied(policies, stated("elsewhere", key), Owner(1002, "eve", alone=False)) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        (SourceSettings(), True),
+        (SourceSettings(subjects=("Peru",)), False),
+        (SourceSettings(relations=("capital",)), False),
+        (SourceSettings(subjects=("Peru",), prompts=True), True),
+        (SourceSettings(prompts=False), False),
+    ],
+)
+def test_wordings_do_not_get_around_the_lists(settings: SourceSettings, allowed: bool) -> None:
+    """A wording can ask about anything, so a source that may not state everything brings none."""
+    policies, key = policies_from({"atlas": settings}), FactKey("Peru", "capital")
+    for field in ("prompts", "paraphrases"):
+        update = stated("atlas", key, **{field: ("What is the capital of Spain?",)})
+        assert (denied(policies, update, ADA) == "") is allowed
+    assert denied(policies, stated("atlas", key), ADA) == ""
 
 
 def test_what_a_source_leaves_out_is_the_defaults() -> None:
