@@ -17,6 +17,7 @@ import shtab
 
 from daemon import (
     bench,
+    commands_approve,
     commands_explain,
     commands_keep,
     commands_model,
@@ -233,6 +234,9 @@ def _add_weights(add: Add) -> None:
         ("cancel", commands_model.cancel, "take an edit out of the queue"),
     ):
         add(name, command, text).add_argument("edit", type=int, metavar="EDIT")
+    add("approvals", commands_approve.approvals, "list the edits that wait for approval")
+    approve = add("approve", commands_approve.approve, "let edits through that wait for approval")
+    approve.add_argument("edits", nargs="+", type=commands_approve.edit_range, metavar="EDIT | FIRST-LAST")
     pin = add("pin", commands_model.pin, "keep a generation's directory")
     pin.add_argument("generation", type=int, metavar="GENERATION")
     pin.add_argument("--off", action="store_true", help="no longer")

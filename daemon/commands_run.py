@@ -16,10 +16,12 @@ from daemon.logs import quiet_log
 from daemon.orders import require_state
 from daemon.service import Service
 from store.blobs import BlobStore
-from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES
+from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, PalimpsestError
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
+
+EXIT_CRASHED = 1
 
 
 def init(args: argparse.Namespace, config: Config) -> int:
@@ -49,7 +51,12 @@ def fetch_model(args: argparse.Namespace, _config: Config) -> int:
 def run(_args: argparse.Namespace, config: Config) -> int:
     with StateLock(config.layout.state), open_house(config) as house:
         require_model(house)
-        return Service(house).run()
+        try:
+            return Service(house).run()
+        except PalimpsestError:
+            raise
+        except Exception:
+            return EXIT_CRASHED  # logged already; the interpreter's own traceback would quote fact text
 
 
 def gc(args: argparse.Namespace, config: Config) -> int:

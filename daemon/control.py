@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from daemon import rollback
+from daemon import rollback, waits
 from daemon.house import House
 from daemon.runner import WorkerStopped, never
+from policies.sources import For
 from store.errors import PalimpsestError, UsageError
 from store.facts import EditState
 
@@ -18,7 +19,7 @@ Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
 
 # These touch no weights and no running job, so that they are carried out while an edit is in work.
-QUICK = frozenset({"pause", "resume", "retry", "pin"})
+QUICK = frozenset({"pause", "resume", "retry", "pin", "approve"})
 PAUSED = "paused"
 
 
@@ -49,6 +50,14 @@ def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     return {"edit": edit.id, "state": str(edit.state)}
 
 
+def _approve(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
+    edits = [int(number) for number in args["edits"]]
+    house.ledger.approve(edits, actor=str(args["actor"]), now=house.now())
+    left = {number: wait for number, wait in waits.current(house).edits.items() if number in edits}
+    asked = {number: wait.what for number, wait in left.items() if wait.reason is For.APPROVAL}
+    return {"approved": edits, "still_wait": {str(number): what for number, what in asked.items()}}
+
+
 def _pin(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     row = house.ledger.pin(int(args["generation"]), bool(args["pinned"]), now=house.now())
     return {"generation": row.number, "pinned": row.pinned}
@@ -61,15 +70,18 @@ _ORDERS: dict[str, Callable[[House, Args, Idle], dict[str, Any]]] = {
     "retry": _retry,
     "cancel": _cancel,
     "pin": _pin,
+    "approve": _approve,
 }
+KINDS = frozenset(_ORDERS)
 
 
-def execute(house: House, kind: str, args: Args, idle: Idle = never) -> dict[str, Any]:
-    """Carry out one order. Raises PalimpsestError, UsageError for an order that makes no sense."""
+def execute(house: House, kind: str, args: Args, idle: Idle = never, *, actor: str) -> dict[str, Any]:
+    """Carry out one order of `actor`. Raises PalimpsestError, UsageError for one that makes no sense."""
     if kind not in _ORDERS:
         raise UsageError("carry out order", kind, f"there are only {', '.join(_ORDERS)}")
     try:
-        return _ORDERS[kind](house, args, idle)
+        # Who gives the order is what its row says; arguments can claim nobody else.
+        return _ORDERS[kind](house, {**args, "actor": actor}, idle)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("carry out order", kind, f"arguments {dict(args)}: {error!r}") from error
 
@@ -85,7 +97,7 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         if kinds is not None and kind not in kinds:
             continue
         try:
-            result = execute(house, kind, intent["args"], idle)
+            result = execute(house, kind, intent["args"], idle, actor=intent["actor"])
         except WorkerStopped:
             break
         except PalimpsestError as error:

@@ -8,15 +8,15 @@ worker job and one candidate generation; `step` returns a sentence that says wha
             -> already_known                          no weights change
             -> pending | failed                       the machinery broke: later, then a human
 
-An edit that waits, for room on the disk or for the model's capacity, stays pending: why is worked out
-each time, so that nobody has to set it going again.
+An edit that waits (for room on the disk, the model's capacity, approval or its source's rate) stays
+pending: why is worked out each time, so that nobody has to set it going again.
 """
 
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from daemon import capacity
+from daemon import capacity, waits
 from daemon.commit import commit_edit
 from daemon.house import House, scratch
 from daemon.jobs import Edited, edit_job, read_edited
@@ -39,7 +39,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     left = capacity.note(house)
     edit = next_edit(house)
     if edit is None:
-        return "nothing is due"
+        return _why_none(house)
     if not house.models.has_room():
         return f"edit {edit.id} waits: the disk has no room for two more models"
     if left.waits:
@@ -60,10 +60,17 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
 
 
 def next_edit(house: House) -> Edit | None:
-    """The first due edit that isn't waiting out a breakdown."""
+    """The first due edit that neither waits out a breakdown nor for approval or its source's rate."""
     now = house.now()
-    due = house.ledger.due_edits(now, limit=len(house.not_before) + 1)
+    due = house.ledger.due_edits(now, limit=len(house.not_before) + 1, without=waits.current(house).edits)
     return next((edit for edit in due if house.not_before.get(edit.id, now) <= now), None)
+
+
+def _why_none(house: House) -> str:
+    waiting = waits.current(house).edits
+    due = house.ledger.due_edits(house.now(), limit=len(house.not_before) + 1)
+    first = next((edit.id for edit in due if edit.id in waiting), None)
+    return "nothing is due" if first is None else f"edit {first} waits: {waiting[first]}"
 
 
 def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome:

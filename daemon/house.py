@@ -19,6 +19,7 @@ from daemon.metrics import Metrics
 from daemon.runner import Limits, Runner, WorkerHandle
 from policies.capacity import Capacity
 from policies.relations import Relation, load_relations
+from policies.sources import Waiting
 from store.blobs import BlobStore
 from store.errors import UsageError
 from store.generations import ModelStore
@@ -47,6 +48,8 @@ class House:
     not_before: dict[int, datetime] = field(default_factory=dict)
     # The newest capacity by what it was worked out from: gauges ask for it several times a second.
     capacities: dict[tuple[int, int], Capacity] = field(default_factory=dict)
+    # The newest view of who waits (`daemon.waits`), by the audit event that it was worked out after.
+    waiting: dict[int, Waiting] = field(default_factory=dict)
 
     @property
     def live_number(self) -> int:

@@ -18,6 +18,8 @@ from typing import Any
 
 from daemon.config import InboxSettings
 from daemon.layout import Layout
+from daemon.users import owner_of
+from policies.sources import Owner
 from store.errors import FactFileError
 
 _IGNORED_ENDINGS = ("~", ".tmp", ".part", ".swp")
@@ -114,8 +116,9 @@ class Inbox:
         self._seen.pop(name)
         return True
 
-    def read(self, claim: Claim) -> bytes:
-        """The bytes of a claim; raises FactFileError for anything but a regular file within the cap."""
+    def read(self, claim: Claim) -> tuple[bytes, Owner]:
+        """The bytes of a claim and whose they are; raises FactFileError for anything but a regular file
+        within the cap."""
         cap = self._settings.max_file_bytes
         try:
             handle = os.open(claim.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -133,7 +136,7 @@ class Inbox:
             os.close(handle)
         if len(data) > cap:
             raise _too_large(claim, len(data), cap)
-        return data
+        return data, owner_of(found)
 
     def accept(self, claim: Claim, result: Mapping[str, Any], now: datetime) -> Path:
         """Move to `done/DATE/` with `NAME.result.json` beside it; returns where it went."""

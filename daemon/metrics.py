@@ -6,7 +6,7 @@ text, a file name or an id.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from wsgiref.simple_server import WSGIServer
 
@@ -34,6 +34,7 @@ class Vitals:
     last_backup: float = 0.0
     headroom: float = 1.0
     edits_left: int | None = None
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -98,6 +99,7 @@ class Metrics:
         self.edits_left = gauge(
             "capacity_edits_left", "Edits that may follow before they wait; NaN while unknown"
         )
+        self.waiting = gauge("edits_waiting", "Edits that wait for approval or their source's rate", "reason")
         self.build_info = gauge("build_info", "Version of this daemon", "version")
         self.model_info = gauge("model_info", "The base model", "name", "sha256")
 
@@ -146,6 +148,8 @@ class Metrics:
         self.ledger_bytes.set(vitals.ledger_bytes)
         self.wal_bytes.set(vitals.wal_bytes)
         self.last_backup.set(vitals.last_backup)
+        for reason, count in vitals.waiting.items():
+            self.waiting.labels(reason).set(count)
         self.headroom.set(vitals.headroom)
         self.edits_left.set(math.nan if vitals.edits_left is None else vitals.edits_left)
 

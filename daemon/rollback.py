@@ -118,7 +118,7 @@ def _ask_again(house: House, edits: tuple[Edit, ...], idle: Idle) -> list[int]:
         return reprobe(house, edits, idle)
     except (WorkerError, WorkerStopped) as error:
         house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
-        house.log.warning("rollback.reprobe_put_off", cause=error.cause)
+        house.log.warning("rollback.reprobe_put_off", reason=error.cause)
         return []
 
 

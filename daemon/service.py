@@ -14,7 +14,8 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import backups, capacity, control, cycle
+from daemon import backups, capacity, control, control_socket, cycle, waits
+from daemon.control_socket import ControlSocket
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
@@ -42,6 +43,8 @@ class Service:
         self._pending: set[Signal] = set()
         self._watcher = Watcher(house.layout.inbox, lambda: self._signals.put(Signal.RESCAN))
         self._schedule = Schedule(self._signals.put)
+        views = control_socket.views_of(house.config)
+        self._control = ControlSocket(house.layout.run, views, lambda: self._signals.put(Signal.TICK))
         self._stopping = ""
         self._editing: int | None = None
         self._last_look = 0.0
@@ -75,6 +78,7 @@ class Service:
         house = self._house
         recover(house)
         describe(house)
+        waits.note(house)
         capacity.note(house)
         house.metrics.show(take_vitals(house))  # before the first scrape: 0 would be an alarm
         if house.config.metrics.enabled:
@@ -83,6 +87,9 @@ class Service:
             )
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
+        if house.config.control.enabled:
+            self._control.start()
+            stack.callback(self._control.stop)
         self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
         stack.callback(self._remove_run_files)
         with suppress(OSError):  # the supervisor tries again
@@ -104,6 +111,7 @@ class Service:
         """Orders, then files, then periodic jobs, then one edit; True when there may be more to do."""
         house = self._house
         self._drain()
+        self._control.note_orders(house.ledger, house.now())
         control.execute_open(house, self._idle)
         self._ingest()
         try:
@@ -111,7 +119,7 @@ class Service:
         except WorkerStopped:
             return True
         except WorkerError as error:
-            house.log.error("periodic.failed", cause=str(error))
+            house.log.error("periodic.failed", kind=error.kind, reason=str(error))
         said = "editing is paused"
         if not self._stopping and not control.is_paused(house):
             said = self._step()
@@ -139,6 +147,7 @@ class Service:
         self._last_look = now
         self._drain()
         self._ingest()
+        self._control.note_orders(self._house.ledger, self._house.now())
         control.execute_open(self._house, kinds=control.QUICK)
         self._look()
         if self._editing is not None:
@@ -153,6 +162,7 @@ class Service:
 
     def _between_files(self) -> bool:
         """Thousands of files must neither delay the stop nor starve the watchdog."""
+        self._control.beat()
         self._notifier.watchdog()
         return bool(self._stopping)
 
@@ -189,6 +199,7 @@ class Service:
             house.metrics.watcher_restarts.inc()
             house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
         house.metrics.show(take_vitals(house))
+        self._control.beat()
         self._notifier.watchdog()
 
     def _wait(self) -> None:

@@ -6,6 +6,7 @@ Knows what is compared with what. Doesn't mend anything, and needs no lock: it r
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from daemon.backups import every
@@ -43,12 +44,12 @@ def verify(config: Config, on_stage: OnStage = lambda _stage: None) -> list[Faul
 
 def _checks(config: Config, ledger: Ledger) -> list[Check]:
     models, blobs = ModelStore(config.layout.model), BlobStore(config.layout.blobs)
-    checks: list[Check] = [("ledger", lambda: _ledger(ledger))]
-    checks += [(f"generation {n}", lambda n=n: _generation(models, ledger, n)) for n in models.numbers()]
-    checks += [("links", lambda: _links(models, ledger))]
-    checks += [(f"blob {b[:12]}", lambda b=b: _blob(blobs, b)) for b in sorted(ledger.referenced_blobs())]
-    checks += [("fact files", lambda: _files(config.layout.done))]
-    checks += [(f"backup {p.name}", lambda p=p: _backup(p)) for p in every(config.layout.backups)]
+    checks: list[Check] = [("ledger", partial(_ledger, ledger))]
+    checks += [(f"generation {n}", partial(_generation, models, ledger, n)) for n in models.numbers()]
+    checks += [("links", partial(_links, models, ledger))]
+    checks += [(f"blob {b[:12]}", partial(_blob, blobs, b)) for b in sorted(ledger.referenced_blobs())]
+    checks += [("fact files", partial(_files, config.layout.done))]
+    checks += [(f"backup {p.name}", partial(_backup, p)) for p in every(config.layout.backups)]
     return checks
 
 

@@ -7,10 +7,11 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from daemon import capacity, control
+from daemon import capacity, control, waits
 from daemon.house import House
 from daemon.metrics import Vitals
 from policies.gates import gates_for
+from policies.sources import For
 from store.errors import GenerationError
 from store.facts import EditState, Op
 
@@ -40,7 +41,7 @@ def take_vitals(house: House) -> Vitals:
     states = ledger.state_counts()
     waiting = [edit.dropped_at for edit in ledger.due_edits(now, limit=1000) if edit.dropped_at]
     last_backup = control.last_run(house, "backup")
-    left = capacity.current(house)
+    left, by_source = capacity.current(house), waits.current(house)
     wal = house.layout.ledger.with_name(house.layout.ledger.name + "-wal")
     return Vitals(
         queue_depth=sum(states.get(state, 0) for state in _OPEN),
@@ -54,6 +55,7 @@ def take_vitals(house: House) -> Vitals:
         last_backup=last_backup.timestamp() if last_backup else 0.0,
         headroom=left.headroom,
         edits_left=left.edits_left,
+        waiting={reason.value: by_source.count(reason) for reason in For},
     )
 
 

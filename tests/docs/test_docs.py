@@ -31,6 +31,7 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_celsius", "_timestamp_second
 UNITLESS_GAUGES = {
     "palimpsest_queue_depth",  # edits
     "palimpsest_edits_held",
+    "palimpsest_edits_waiting",
     "palimpsest_capacity_edits_left",
     "palimpsest_live_generation",  # a number that names
     "palimpsest_paused",  # 0 or 1
