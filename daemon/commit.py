@@ -15,6 +15,7 @@ from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation
+from store.trouble import trouble_of
 from store.wire import to_wire
 
 
@@ -97,5 +98,7 @@ def tidy(house: House) -> list[int]:
         try:
             house.models.delete(choice.generation)
         except (PalimpsestError, OSError) as error:
+            if trouble_of(error):
+                raise
             house.log.warning("generation.not_deleted", generation=choice.generation, cause=str(error))
     return [choice.generation for choice in plan.remove]

@@ -120,7 +120,7 @@ def materialize_job(house: House, theta: Path | None, staging: Path, out: Path) 
 
 
 def compose_job(house: House, deltas: Sequence[str], staging: Path, out: Path) -> Job:
-    paths = [str(house.blobs.path(delta)) for delta in deltas]
+    paths = [str(house.blobs.verified(delta)) for delta in deltas]
     return {**common(house.config, "compose"), "deltas": paths, "staging": str(staging), "out": str(out)}
 
 
@@ -144,8 +144,9 @@ def common(config: Config, kind: str) -> dict[str, Any]:
 
 
 def _blob(house: House, generation: int) -> str | None:
+    """Raises BlobError for vectors that aren't what was stored: the worker would fold anything."""
     theta = house.ledger.generation(generation).theta_blob
-    return None if theta is None else str(house.blobs.path(theta))
+    return None if theta is None else str(house.blobs.verified(theta))
 
 
 def theta_of(house: House, generation: int) -> Path | None:

@@ -52,6 +52,11 @@ class BlobStore:
             raise BlobError("read blob", sha256, "its bytes have changed", "restore it from a backup")
         return data
 
+    def verified(self, sha256: str) -> Path:
+        """Where a blob lies, its bytes checked just now, for one that reads the file itself."""
+        self.get(sha256)
+        return self.path(sha256)
+
     def gc(self, keep: set[str]) -> list[str]:
         """Remove every blob not in `keep`, and what cut-off writes left; returns the file names."""
         removed = []

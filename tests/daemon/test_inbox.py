@@ -1,5 +1,6 @@
 """The inbox's contract: what is ready, what is refused and where everything ends."""
 
+import errno
 import json
 import os
 import re
@@ -222,20 +223,22 @@ def test_what_a_dead_process_had_claimed_is_finished(house: House, inbox: Inbox,
 def test_a_file_that_cannot_be_moved_stops_nobody(
     house: House, inbox: Inbox, folder: ScriptedFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim that hits a broken disk stays claimed; the next file goes on."""
+    """A claim whose way is barred stays claimed for the next scan; the next file goes on."""
     folder.drop("a.jsonl", GOOD, age_seconds=20)
     folder.drop("b.jsonl", GOOD.replace("Lyon", "Nice"))
     accept = Inbox.accept
 
     def broken(self: Inbox, claim: Any, result: Any, now: Any) -> Path:
         if claim.name == "a.jsonl":
-            raise OSError(5, "Input/output error")
+            raise OSError(errno.EACCES, "Permission denied")
         return accept(self, claim, result, now)
 
     monkeypatch.setattr(Inbox, "accept", broken)
     done: list[Ingested] = ingest_ready(house, inbox)
     assert [each.name for each in done] == ["b.jsonl"]
     assert [path.name for path in house.layout.processing.iterdir()] == ["a.jsonl"]
+    monkeypatch.undo()
+    assert [each.result for each in ingest_resumed(house, inbox)] == ["accepted"]
 
 
 def test_stopping_leaves_the_rest_in_the_inbox(house: House, inbox: Inbox, folder: ScriptedFolder) -> None:
