@@ -15,6 +15,7 @@ the machine failed it (`store.trouble`) is put back by `daemon.recovery`.
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from daemon import capacity
@@ -90,6 +91,8 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
         if edited.status == "failed"
         else judge(edited.readings, gates_for(edit.op, house.config.gates), edit.op)
     )
+    if edited.unmeasured:
+        judgement = replace(judgement, reason="; ".join((judgement.reason, *edited.unmeasured)))
     old = edited.old or edit.old
     if judgement.verdict is Verdict.PASS:
         edit = commit_edit(house, edit, edited, staging, judgement.reason, old)

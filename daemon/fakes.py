@@ -149,6 +149,7 @@ class FakeRunner:
             "readings": [to_wire(reading) for reading in self._readings(request.op, way, len(facts) + 1)],
             "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
             "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
+            "unmeasured": ["unrelated crashed: ZeroDivisionError: division by zero"] * (way == "unmeasured"),
             "soft_forgetting": [to_wire(found) for found in left_behind(before, request.new or UNSURE)],
         }
 

@@ -33,6 +33,7 @@ class Edited:
     localisation: tuple[ModuleScore, ...]
     seconds: tuple[tuple[str, float], ...]
     soft_forgetting: tuple[LatentReading, ...] = ()
+    unmeasured: tuple[str, ...] = ()  # which suites crashed, and how
 
 
 def read_edited(result: Mapping[str, Any], out: Path) -> Edited:
@@ -60,6 +61,7 @@ def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
         readings=read_readings(result),
         localisation=tuple(from_wire(ModuleScore, score) for score in result.get("localisation", ())),
         seconds=tuple((str(stage), float(seconds)) for stage, seconds in result.get("seconds", ())),
+        unmeasured=tuple(map(str, result.get("unmeasured", ()))),
         soft_forgetting=tuple(from_wire(LatentReading, r) for r in result.get("soft_forgetting", ())),
     )
 

@@ -10,6 +10,7 @@ from daemon import capacity
 from daemon.config import Config
 from daemon.house import utc_now
 from store.facts import EditState
+from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
 
@@ -38,6 +39,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     return {
         "state_dir": str(config.layout.state),
         "pid": pid,
+        "disk_full": not ModelStore(config.layout.model).has_room(),
         "paused": bool(ledger.get_setting("paused", False)),
         "model": config.model.name,
         "live_generation": live.number if live else None,

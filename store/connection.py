@@ -21,6 +21,7 @@ BUSY_SECONDS = 30.0
 _HINTS: dict[Trouble | None, str] = {
     Trouble.LOCKED: "another process writes; try again",
     Trouble.FULL: "make room on the disk; nothing was written",
+    Trouble.BROKEN: "check the disk, the rights of the files and the kernel's log",
 }
 
 
@@ -112,7 +113,7 @@ def faults(operation: str, subject: object) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        hint = _HINTS.get(trouble_of(error), "check disk space and rights")
+        hint = _HINTS.get(trouble_of(error), "check the disk")
         raise LedgerError(operation, str(subject), str(error), hint) from error
     except sqlite3.IntegrityError as error:
         raise LedgerError(operation, str(subject), str(error), "nothing was written") from error

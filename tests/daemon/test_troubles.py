@@ -1,0 +1,175 @@
+"""A full disk and a locked ledger are waited out; a disk that fails ends the daemon, and the next start
+finds everything."""
+
+import errno
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.config import BackupSettings, Config, InboxSettings, MetricsSettings
+from daemon.fakes import FakeClock, FakeRunner
+from daemon.house import House, open_house
+from daemon.initialise import initialise
+from daemon.logs import make_log
+from daemon.runner import never
+from policies.relations import Relation
+from store.errors import PalimpsestError
+from store.facts import EditState
+from tests.daemon.checks import check_inputs, check_served, check_state
+from tests.daemon.conftest import capital
+from tests.daemon.faulty import ALL, FaultyDisk, idle, run_until
+
+FILES = {
+    "a.jsonl": json.dumps(capital("France", "Lyon")) + "\n" + json.dumps(capital("Spain", "Seville")) + "\n",
+    "b.jsonl": json.dumps({"subject": "Italy", "relation": "capital"}) + "\n",
+}
+INPUTS = [text.encode() for text in FILES.values()]
+
+
+class Scenario:
+    """Two files are dropped, one of them bad; two edits go live, the second is taken back; a backup."""
+
+    def __init__(self, config: Config, template: Path, relations: Mapping[str, Relation]) -> None:
+        self.config = replace(
+            config,
+            inbox=InboxSettings(settle_seconds=0.0, rescan_seconds=0.1),
+            backup=BackupSettings(every_hours=1),
+            metrics=MetricsSettings(enabled=False),
+        )
+        self._template, self._relations = template, relations
+        self.log = io.StringIO()
+
+    def begin(self) -> None:
+        """A fresh state directory with the files in its inbox."""
+        shutil.rmtree(self.config.layout.state, ignore_errors=True)
+        shutil.copytree(self._template, self.config.layout.state, symlinks=True)
+        for name, text in FILES.items():
+            (self.config.layout.inbox / name).write_text(text)
+
+    def open(self) -> AbstractContextManager[House]:
+        """What a start of the daemon reads from the disk."""
+        runner = FakeRunner(base={"France": "Paris", "Spain": "Madrid"})
+        log = make_log(self.config.logs, self.log)
+        return open_house(
+            self.config, runner=runner, relations=self._relations, log=log, now=FakeClock()
+        )
+
+    def play(self, house: House, listen: Callable[[str], object] = str) -> list[str]:
+        """Let a service do all that is to be done; `listen` hears each turn."""
+
+        def done(said: str) -> bool:
+            listen(said)
+            live = house.ledger.live_generation()
+            if idle(said) and live and live.edits == (1, 2) and not house.ledger.open_intents():
+                house.ledger.add_intent("rollback", {"to": live.parent}, now=house.now(), actor="test")
+                return False
+            return idle(said) and house.ledger.edit(2).state is EditState.ROLLED_BACK
+
+        return run_until(house, done)
+
+    def check(self) -> None:
+        """Everything came to its end, once."""
+        check_state(self.config, INPUTS)
+        with self.open() as house:
+            live = house.ledger.live_generation()
+            assert live is not None
+            assert live.edits == (1,)
+            assert [edit.state for edit in house.ledger.edits()] == [EditState.LIVE, EditState.ROLLED_BACK]
+            assert (self.config.layout.failed / "b.jsonl.error.json").is_file()
+            assert not list(self.config.layout.processing.iterdir())
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, relations: Mapping[str, Relation]) -> Path:
+    """An initialised state directory whose backup is overdue, to be copied."""
+    state = tmp_path_factory.mktemp("template") / "state"
+    config = replace(Config(), daemon=replace(Config().daemon, state_dir=state))
+    quiet = make_log(config.logs, io.StringIO())
+    with open_house(config, runner=FakeRunner(), relations=relations, log=quiet, now=FakeClock()) as house:
+        initialise(house, Path("fake"), never)
+        house.ledger.set_setting("last_backup", "2020-01-01T00:00:00+00:00", now=house.now())
+    return state
+
+
+@pytest.fixture
+def scenario(config: Config, template: Path, relations: Mapping[str, Relation]) -> Iterator[Scenario]:
+    """In memory where that can be had: the sweeps sync tens of thousands of times."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        at = replace(config.daemon, state_dir=Path(folder) / "state")
+        yield Scenario(replace(config, daemon=at), template, relations)
+
+
+def test_the_scenario_ends_as_its_checks_say(scenario: Scenario) -> None:
+    """Without a fault the story has the end that the swept ones are held to."""
+    scenario.begin()
+    with scenario.open() as house:
+        scenario.play(house)
+    scenario.check()
+    assert list(scenario.config.layout.backups.glob("ledger-*.sqlite"))
+
+
+@pytest.mark.parametrize("kind", sorted(ALL))
+def test_a_failing_disk_ends_the_daemon_and_the_next_start_recovers(scenario: Scenario, kind: str) -> None:
+    """EIO on the Nth call of a kind, for every N that the story has: a clear error, never a wrong state."""
+    for nth in range(1, 500):
+        scenario.begin()
+        disk = FaultyDisk(frozenset({kind}), nth, errno.EIO)
+        try:
+            with disk.plugged_in(), scenario.open() as house:
+                scenario.play(house)
+        except PalimpsestError as error:
+            assert disk.failed, error
+            assert "Input/output error" in str(error) or "disk I/O error" in str(error)
+            assert error.hint
+        else:
+            assert not disk.failed, f"{kind} {nth} was swallowed"
+            break
+        check_served(scenario.config)
+        check_inputs(scenario.config, INPUTS)
+        with scenario.open() as house:
+            scenario.play(house)
+        scenario.check()
+    print(f"{kind}: {nth - 1} points")
+    assert nth > 3
+
+
+def test_a_full_disk_is_waited_out_wherever_it_is_met(scenario: Scenario) -> None:
+    """From the Nth write on nothing can be written any more, for every N: the daemon says so, serves what
+    it served, and goes on once there is room, with nothing lost and no attempt used up."""
+    for nth in range(1, 500):
+        scenario.begin()
+        disk = FaultyDisk(ALL, nth, errno.ENOSPC, lasting=True)
+        waited: list[str] = []
+
+        def listen(said: str, disk: FaultyDisk = disk, waited: list[str] = waited) -> None:
+            check_served(scenario.config)
+            if disk.broken and said.startswith("waiting"):
+                sample = house.metrics.registry.get_sample_value
+                assert sample("palimpsest_disk_full") == 1
+                waited.append(said)
+                if len(waited) == 3:
+                    disk.mend()
+
+        with scenario.open() as house, disk.plugged_in():
+            scenario.play(house, listen)
+            assert house.metrics.registry.get_sample_value("palimpsest_disk_full") == 0
+            attempts = [edit.attempt for edit in house.ledger.edits()]
+            for edit in house.ledger.edits():  # what recovery finished has its readings in the manifest
+                assert house.ledger.outcomes(edit.id) or house.models.manifest(edit.generation or 0)["readings"]
+            errors = [house.ledger.intent(1)["result"].get("error")]
+        scenario.check()
+        assert (attempts, errors) == ([1, 1], [None]), (nth, disk.failed[:1])
+        if not disk.failed:
+            break
+        assert waited == ["waiting: the disk is full"] * 3
+    print(f"full: {nth - 1} points")
+    assert nth > 30
