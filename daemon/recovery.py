@@ -170,5 +170,6 @@ def _apply(house: House, action: Action, passed: str) -> None:
             serve(house, number, f"{reason}, after it had passed its gates")
         case Rebuild(number):
             restore(house, number)
+            house.models.promote(number)  # were it served while it was damaged, the base is by now
         case Point(number):
             house.models.promote(number)

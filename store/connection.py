@@ -160,7 +160,12 @@ def _migrate(db: Database, path: Path, backups: Path | None) -> None:
         if not copy.exists():
             copy_to(db, copy)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrations().apply(db)
+    try:
+        migrations().apply(db)
+    except Exception as error:
+        failed = _pending(db, path)[0]
+        hint = "the ledger is as it was before that step, and its copy lies in backups/; report this"
+        raise LedgerError("migrate ledger", str(path), f"{failed}: {error}", hint) from error
 
 
 def integrity_faults(db: Database) -> list[str]:

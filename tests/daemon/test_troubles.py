@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,8 +20,9 @@ from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House, open_house
 from daemon.initialise import initialise
 from daemon.logs import make_log
-from daemon.runner import never
+from daemon.runner import Job, Result, never
 from policies.relations import Relation
+from store import connection
 from store.errors import PalimpsestError
 from store.facts import EditState
 from tests.daemon.checks import check_inputs, check_served, check_state
@@ -54,9 +56,9 @@ class Scenario:
         for name, text in FILES.items():
             (self.config.layout.inbox / name).write_text(text)
 
-    def open(self) -> AbstractContextManager[House]:
+    def open(self, runner: FakeRunner | None = None) -> AbstractContextManager[House]:
         """What a start of the daemon reads from the disk."""
-        runner = FakeRunner(base={"France": "Paris", "Spain": "Madrid"})
+        runner = runner or FakeRunner(base={"France": "Paris", "Spain": "Madrid"})
         log = make_log(self.config.logs, self.log)
         return open_house(
             self.config, runner=runner, relations=self._relations, log=log, now=FakeClock()
@@ -117,6 +119,7 @@ def test_the_scenario_ends_as_its_checks_say(scenario: Scenario) -> None:
     assert list(scenario.config.layout.backups.glob("ledger-*.sqlite"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(ALL))
 def test_a_failing_disk_ends_the_daemon_and_the_next_start_recovers(scenario: Scenario, kind: str) -> None:
     """EIO on the Nth call of a kind, for every N that the story has: a clear error, never a wrong state."""
@@ -142,6 +145,7 @@ def test_a_failing_disk_ends_the_daemon_and_the_next_start_recovers(scenario: Sc
     assert nth > 3
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_waited_out_wherever_it_is_met(scenario: Scenario) -> None:
     """From the Nth write on nothing can be written any more, for every N: the daemon says so, serves what
     it served, and goes on once there is room, with nothing lost and no attempt used up."""
@@ -156,7 +160,7 @@ def test_a_full_disk_is_waited_out_wherever_it_is_met(scenario: Scenario) -> Non
                 sample = house.metrics.registry.get_sample_value
                 assert sample("palimpsest_disk_full") == 1
                 waited.append(said)
-                if len(waited) == 3:
+                if len(waited) == 2:
                     disk.mend()
 
         with scenario.open() as house, disk.plugged_in():
@@ -170,6 +174,102 @@ def test_a_full_disk_is_waited_out_wherever_it_is_met(scenario: Scenario) -> Non
         assert (attempts, errors) == ([1, 1], [None]), (nth, disk.failed[:1])
         if not disk.failed:
             break
-        assert waited == ["waiting: the disk is full"] * 3
+        assert waited == ["waiting: the disk is full"] * 2
     print(f"full: {nth - 1} points")
     assert nth > 30
+
+
+class Meddler(FakeRunner):
+    """Another process takes the ledger's lock as soon as a worker has begun, as a long backup might."""
+
+    lock: "Lock | None" = None
+
+    def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
+        if self.lock is not None:
+            self.lock.take()
+            self.lock = None
+        return super().run(job, idle)
+
+
+class Lock:
+    """The ledger's write lock, held by a connection of its own."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._db = sqlite3.connect(ledger, isolation_level=None)
+
+    def take(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def release(self) -> None:
+        self._db.close()
+
+
+@pytest.mark.parametrize("when", ["before anything is taken in", "while an edit is in work"])
+def test_a_locked_ledger_is_waited_out(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """However often the ledger's own patience ends, the daemon lives, tries again and loses nothing."""
+    assert connection.BUSY_SECONDS == 30
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.1)
+    scenario.begin()
+    runner = Meddler(base={"France": "Paris", "Spain": "Madrid"})
+    waited: list[str] = []
+    with scenario.open(runner) as house:
+        lock = Lock(scenario.config.layout.ledger)
+        if when == "while an edit is in work":
+            runner.lock = lock
+        else:
+            lock.take()
+
+        def listen(said: str) -> None:
+            check_served(scenario.config)
+            if said.startswith("waiting"):
+                waited.append(said)
+                if len(waited) == 3:
+                    lock.release()
+
+        scenario.play(house, listen)
+        assert [edit.attempt for edit in house.ledger.edits()] == [1, 1]
+    assert waited == ["waiting: another process holds the ledger"] * 3
+    assert scenario.log.getvalue().count('"daemon.waits"') == 1
+    scenario.check()
+
+
+def test_a_full_ledger_alone_is_waited_out(scenario: Scenario) -> None:
+    """SQLite's own word for no room, whatever the file system says, pauses as well."""
+    scenario.begin()
+    waited: list[str] = []
+    with scenario.open() as house:
+        pages = house.ledger._db.execute("PRAGMA page_count").fetchone()[0]
+        house.ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+
+        def listen(said: str) -> None:
+            if said.startswith("waiting"):
+                waited.append(said)
+                if len(waited) == 2:
+                    house.ledger._db.execute("PRAGMA max_page_count = 1000000")
+
+        scenario.play(house, listen)
+    assert waited[0] == "waiting: the disk is full"
+    scenario.check()
+
+
+def test_a_backup_that_finds_no_room_stops_nothing(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is missed and said so; edits go on."""
+    scenario.begin()
+    disk = FaultyDisk(frozenset({"commit"}), 1, errno.ENOSPC)
+
+    def no_copy(house: House) -> str:
+        with disk.plugged_in():
+            house.ledger.backup(house.layout.backups / "ledger-x.sqlite")
+        return ""
+
+    monkeypatch.setattr("daemon.control.backup", no_copy)
+    with scenario.open() as house:
+        said = scenario.play(house)
+    assert disk.failed
+    assert "backup.failed" in scenario.log.getvalue()
+    assert not [text for text in said if text.startswith("waiting")]
+    scenario.check()
