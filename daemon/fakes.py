@@ -86,8 +86,8 @@ class FakeRunner:
     `base` holds what the base answers, by subject. `script` says how the edit of a subject goes:
     good (default), known, bad (fails its gates), nan (measures no numbers), unmeasured (one suite
     crashed), silent (no suite answered), crash, full (no room on the disk), garbage (an answer nobody
-    can read), hang or hang:STAGE (until interrupted), stuck (even then), or failed. A list is used up one entry a try. `forgets`
-    are subjects that a `measure` job no longer finds. `retention` is what the suite `unrelated` reads
+    can read), hang or hang:STAGE (until interrupted), stuck (even then), or failed. A list is used up
+    one entry a try. `forgets` are subjects that a `measure` job no longer finds. `retention` is what the suite `unrelated` reads
     of a model with one, two, ... facts, the last one for all that follow; all is kept when it is empty.
     """
 

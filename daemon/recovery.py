@@ -13,7 +13,6 @@ from daemon.house import House
 from daemon.rollback import restore, served, set_aside
 from store.facts import Edit, EditState, Generation
 
-
 _IN_WORK = (EditState.EDITING, EditState.JUDGED)
 
 

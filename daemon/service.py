@@ -31,7 +31,6 @@ from policies.cadence import Job, due
 from store.errors import LedgerError, PalimpsestError
 from store.trouble import Trouble, trouble_of
 
-
 _DAMAGED = "stop, keep a copy of it, and restore it from backups/"
 
 

@@ -30,7 +30,9 @@ class FaultyDisk:
     """Fails the `nth` call of the kinds in `what` (counted from 1) with `code`; with `lasting`, that one
     and every call after it, until `mend` is called."""
 
-    def __init__(self, what: frozenset[str], nth: int, code: int = errno.EIO, *, lasting: bool = False) -> None:
+    def __init__(
+        self, what: frozenset[str], nth: int, code: int = errno.EIO, *, lasting: bool = False
+    ) -> None:
         self.what, self.nth, self.code, self.lasting = what, nth, code, lasting
         self.calls = 0
         self.failed: list[str] = []

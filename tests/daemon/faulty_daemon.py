@@ -3,7 +3,8 @@
     python -m tests.daemon.faulty_daemon STATE [SCRIPT]
 
 `kill-observer` ends every thread that watches the inbox, `clock-back` sets every clock but the monotonic
-one back by an hour. With `deaf` in the state directory at the start, the inbox isn't watched at all.
+one back by an hour. With `deaf` in the state directory at the start, the inbox isn't watched at all; with
+`eio`, which holds a kind and a number, that call fails.
 """
 
 import json
@@ -25,9 +26,13 @@ from daemon.runner import never
 from store.errors import PalimpsestError
 from store.lock import StateLock
 from tests.daemon.fake_daemon import BASE, make_config
-from tests.daemon.faulty import DeafWatcher
+from tests.daemon.faulty import DeafWatcher, FaultyDisk
 
-shift = timedelta()
+
+class Shift:
+    """How far the clocks are off."""
+
+    by = timedelta()
 
 
 class ShiftedTime(datetime):
@@ -35,12 +40,11 @@ class ShiftedTime(datetime):
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Any:
-        return datetime.now(tz) + shift
+        return datetime.now(tz) + Shift.by
 
 
 def obey(run: Path) -> None:
     """Look for orders, for ever."""
-    global shift
     while True:
         if (run / "kill-observer").exists():
             for thread in threading.enumerate():
@@ -48,7 +52,7 @@ def obey(run: Path) -> None:
                     thread.stop()
             (run / "kill-observer").unlink()
         if (run / "clock-back").exists():
-            shift = timedelta(hours=-1)
+            Shift.by = timedelta(hours=-1)
             (run / "clock-back").unlink()
         time.sleep(0.01)
 
@@ -59,9 +63,11 @@ def main(state: Path, script: dict[str, Any]) -> int:
     if (state / "deaf").exists():
         daemon.service.Watcher = DeafWatcher  # type: ignore[assignment,misc]
     runner = FakeRunner(base=BASE, script=script)
+    given = (state / "eio").read_text().split() if (state / "eio").exists() else ["none", "1"]
     with (
+        FaultyDisk(frozenset(given[:1]), int(given[1])).plugged_in(),
         StateLock(config.layout.state),
-        open_house(config, runner=runner, now=lambda: utc_now() + shift) as house,
+        open_house(config, runner=runner, now=lambda: utc_now() + Shift.by) as house,
     ):
         threading.Thread(target=obey, args=[config.layout.run], daemon=True).start()
         initialise(house, Path("fake"), never)

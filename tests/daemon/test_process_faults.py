@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,23 @@ Start = Callable[..., Daemon]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(memory: Path) -> Iterator[Start]:
     """Starts faulty daemons on one state directory and ends those that are left."""
     begun: list[Daemon] = []
 
-    def run(script: dict[str, Any] | None = None, *, wrap: Sequence[str] = (), seen: Path | None = None) -> Daemon:
+    def run(
+        script: dict[str, Any] | None = None, *, wrap: Sequence[str] = (), seen: Path | None = None
+    ) -> Daemon:
         """`wrap` is a command in front of the daemon's; `seen`: where its state directory is for us."""
-        state, log = tmp_path / "state", tmp_path / f"log{len(begun)}"
-        command = [*wrap, sys.executable, "-m", "tests.daemon.faulty_daemon", str(state), json.dumps(script or {})]
+        state, log = memory / "state", memory / f"log{len(begun)}"
+        command = [
+            *wrap,
+            sys.executable,
+            "-m",
+            "tests.daemon.faulty_daemon",
+            str(state),
+            json.dumps(script or {}),
+        ]
         with log.open("ab") as file:
             process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
         at = Path(f"/proc/{process.pid}/root") / state.relative_to("/") if wrap else state
@@ -100,10 +110,10 @@ def test_an_inbox_that_is_removed_and_made_again(start: Start) -> None:
     check_state(daemon.config)
 
 
-def test_a_clock_set_back_stops_no_rescan(start: Start, tmp_path: Path) -> None:
+def test_a_clock_set_back_stops_no_rescan(start: Start, memory: Path) -> None:
     """The scheduler's ticks stand still for the hour; the inbox is scanned all the same."""
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "deaf").touch()
+    (memory / "state").mkdir()
+    (memory / "state" / "deaf").touch()
     daemon = start()
     daemon.drop("a.jsonl", row("France", "Lyon"))
     daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")
@@ -123,16 +133,18 @@ STAGES = (
 )  # fmt: skip
 
 
+def in_stage(daemon: Daemon, stage: str) -> bool:
+    return (status.read_work(daemon.config) or {}).get("stage") == stage
+
+
 def test_sigterm_in_each_stage_of_an_edit_puts_it_back(start: Start) -> None:
     """Wherever the worker is: gone within seconds, exit status 0, no attempt used up, and the last start
     makes the edit once."""
-    dropped = False
     for stage in STAGES:
         daemon = start({"France": f"hang:{stage}"})
-        if not dropped:
+        if stage == STAGES[0]:
             daemon.drop("a.jsonl", row("France", "Lyon"))
-            dropped = True
-        daemon.wait_for(lambda: (status.read_work(daemon.config) or {}).get("stage") == stage, stage)
+        daemon.wait_for(partial(in_stage, daemon, stage), stage)
         assert daemon.stop() < 10
         assert daemon.process.returncode == 0
         with Ledger.open_readonly(daemon.config.layout.ledger) as ledger:
@@ -167,11 +179,11 @@ def fill(ballast: Path) -> None:
                     pass
 
 
-def test_a_real_disk_that_is_full(start: Start, tmp_path: Path) -> None:
+def test_a_real_disk_that_is_full(start: Start, memory: Path) -> None:
     """Nothing can be written, down to the ledger: the daemon serves on, says so in its metrics, and goes on
     by itself when there is room."""
-    (tmp_path / "state").mkdir()
-    daemon = start(wrap=small_disk(tmp_path / "state"))
+    (memory / "state").mkdir()
+    daemon = start(wrap=small_disk(memory / "state"))
     layout = daemon.config.layout
     daemon.drop("a.jsonl", row("France", "Lyon"))
     daemon.wait_for(told(daemon, "palimpsest_live_generation 1.0"), "live edit")
@@ -188,10 +200,33 @@ def test_a_real_disk_that_is_full(start: Start, tmp_path: Path) -> None:
     (layout.state / "ballast").unlink()
     daemon.wait_for(told(daemon, "palimpsest_live_generation 3.0"), "edits that had waited")
     daemon.wait_for(told(daemon, "palimpsest_disk_full 0.0"), "metric")
-    copy = tmp_path / "copy"  # SQLite won't open files through another process's root
+    copy = memory / "copy"  # SQLite won't open files through another process's root
     shutil.copytree(layout.state, copy, symlinks=True)
     with Ledger.open_readonly(copy / "ledger.sqlite") as ledger:
         assert [(edit.state, edit.attempt) for edit in ledger.edits()] == [(EditState.LIVE, 1)] * 3
     check_state(make_config(copy), map(str.encode, texts))
     assert daemon.stop() < 10
     assert daemon.process.returncode == 0
+
+
+@pytest.mark.parametrize("eio", ["fsync 12", "commit 9"])
+def test_a_process_on_a_failing_disk_ends_with_a_clear_error(start: Start, memory: Path, eio: str) -> None:
+    """Exit status 1 and one line that says what failed and what to do; the next start is as if nothing
+    had been. Every single call is tried in `test_troubles`."""
+    first = start()
+    assert first.stop() < 10
+    order = memory / "state" / "eio"
+    order.write_text(eio)
+    failing = start()
+    failing.drop("a.jsonl", row("France", "Lyon"))
+    assert failing.process.wait(timeout=30) == 1
+    said = failing.log.read_text().splitlines()[-1]
+    assert "Input/output error" in said or "disk I/O error" in said
+    assert "check the disk" in said
+    assert '"event": "daemon.crashed"' in failing.log.read_text()
+    check_served(failing.config)
+    order.unlink()
+    again = start()
+    again.wait_for(lambda: again.state_of(1) is EditState.LIVE, "live edit")
+    again.stop()
+    check_state(again.config, [(json.dumps(row("France", "Lyon")) + "\n").encode()])
