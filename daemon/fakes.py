@@ -87,8 +87,9 @@ class FakeRunner:
     good (default), known, bad (fails its gates), nan (measures no numbers), unmeasured (one suite
     crashed), silent (no suite answered), crash, full (no room on the disk), garbage (an answer nobody
     can read), hang or hang:STAGE (until interrupted), stuck (even then), or failed. A list is used up
-    one entry a try. `forgets` are subjects that a `measure` job no longer finds. `retention` is what the suite `unrelated` reads
-    of a model with one, two, ... facts, the last one for all that follow; all is kept when it is empty.
+    one entry a try. `forgets` are subjects that a `measure` job no longer finds. `retention` is what the
+    suite `unrelated` reads of a model with one, two, ... facts, the last one for all that follow; all is
+    kept when it is empty.
     """
 
     base: Mapping[str, str] = field(default_factory=dict)

@@ -143,7 +143,7 @@ class Service:
     def _settle(self) -> bool:
         """Put rows and disk in order once there is no trouble any more; True when that is done."""
         house = self._house
-        if self._trouble is Trouble.FULL and not house.room.look():
+        if house.room.ran_out and not house.room.look():
             return False
         house.ledger.try_to_write()
         if not self._recovered:

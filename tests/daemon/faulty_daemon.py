@@ -61,7 +61,7 @@ def main(state: Path, script: dict[str, Any]) -> int:
     config = make_config(state)
     apscheduler.schedulers.base.datetime = ShiftedTime
     if (state / "deaf").exists():
-        daemon.service.Watcher = DeafWatcher  # type: ignore[assignment,misc]
+        vars(daemon.service)["Watcher"] = DeafWatcher
     runner = FakeRunner(base=BASE, script=script)
     given = (state / "eio").read_text().split() if (state / "eio").exists() else ["none", "1"]
     with (

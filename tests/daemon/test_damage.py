@@ -14,6 +14,7 @@ from daemon.config import Config
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House, open_house
 from daemon.recovery import recover
+from daemon.status import read_status
 from daemon.vitals import take_vitals
 from policies.relations import Relation
 from store import connection
@@ -203,6 +204,7 @@ def test_a_disk_too_small_for_a_generation_is_noticed_beforehand(
         patch.setattr(type(live.models), "disk_needed", lambda models: 2**62)
         assert cycle.step(live) == "edit 3 waits: the disk has no room for two more models"
         assert take_vitals(live).disk_full
+        assert read_status(live.config, live.ledger)["disk_full"]
         with pytest.raises(GenerationError, match="the disk has no room"):
             control.execute(live, "rollback", {"edit": 1})
         assert (len(runner.jobs), live.ledger.edit(3).attempt) == (jobs, 0)
