@@ -107,7 +107,8 @@ def status(args: argparse.Namespace, config: Config) -> int:
     lines = [
         f"state       {found['state_dir']}",
         f"daemon      {'process ' + str(found['pid']) if found['pid'] is not None else 'not running'}"
-        + (", paused" if found["paused"] else ""),
+        + (", paused" if found["paused"] else "")
+        + (", edits wait: the disk is full" if found["disk_full"] else ""),
         f"model       {found['model']}, generation {found['live_generation']}",
         f"weights     {found['weights_sha256']}",
         f"edits       {counts}",

@@ -14,6 +14,7 @@ from daemon.runner import WorkerStopped, never
 from policies.sources import For
 from store.errors import PalimpsestError, UsageError
 from store.facts import EditState
+from store.trouble import trouble_of
 
 Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
@@ -89,7 +90,8 @@ def execute(house: House, kind: str, args: Args, idle: Idle = never, *, actor: s
 def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None = None) -> list[str]:
     """Carry out every open order (of these kinds), oldest first; returns a sentence for each.
 
-    An order that fails is finished with its error. One that is cut off stays open.
+    An order that fails is finished with its error. One that is cut off, by something more urgent or by
+    the machine's trouble (`store.trouble`), stays open.
     """
     done = []
     for intent in house.ledger.open_intents():
@@ -97,12 +99,17 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         if kinds is not None and kind not in kinds:
             continue
         try:
-            result = execute(house, kind, intent["args"], idle, actor=intent["actor"])
+            result = house.unfinished.get(intent["id"])
+            result = result or execute(house, kind, intent["args"], idle, actor=intent["actor"])
         except WorkerStopped:
             break
         except PalimpsestError as error:
+            if trouble_of(error):
+                raise
             result = failure(error)
+        house.unfinished[intent["id"]] = result  # done once, even if saying so is put off
         house.ledger.finish_intent(intent["id"], result, house.now())
+        del house.unfinished[intent["id"]]
         state = "failed" if "error" in result else "done"
         house.log.info(f"order.{state}", order=intent["id"], kind=kind, actor=intent["actor"])
         done.append(f"order {intent['id']} ({kind}) is {state}")

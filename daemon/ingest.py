@@ -21,6 +21,7 @@ from store.errors import FactFileError, PalimpsestError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, RowClass
 from store.ledger import Ledger
+from store.trouble import trouble_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,13 @@ def ingest_ready(house: House, inbox: Inbox, stop: Callable[[], object] = bool) 
     """Walk every ready file; returns what became of each. `stop` is asked before each one."""
 
     def on_stuck(name: str, error: OSError) -> None:
-        house.log.error("file.stuck", file=name, errno=error.errno, cause=error.strerror)
+        _say_stuck(house, name, error)
 
     return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
 
 
 def ingest_resumed(house: House, inbox: Inbox, stop: Callable[[], object] = bool) -> list[Ingested]:
-    """Finish what a process that died had claimed."""
+    """Finish what was claimed before and not finished."""
     return _ingest_all(house, inbox, inbox.resume(), stop)
 
 
@@ -54,7 +55,7 @@ def _ingest_all(
         try:
             ingested = _ingest(house, inbox, claim)
         except OSError as error:
-            house.log.error("file.stuck", file=claim.name, errno=error.errno, cause=error.strerror)
+            _say_stuck(house, claim.name, error)
             continue
         done.append(ingested)
         classes = [RowClass(row["class"]) for row in ingested.report.get("rows", ())]
@@ -73,6 +74,14 @@ def _ingest_all(
     return done
 
 
+def _say_stuck(house: House, name: str, error: OSError) -> None:
+    """One entry that can't be moved or read, its rights for instance, stops nobody. A disk that is
+    full or fails isn't that entry's fault."""
+    if trouble_of(error):
+        raise error
+    house.log.error("file.stuck", file=name, errno=error.errno, cause=error.strerror)
+
+
 def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     now, data = house.now(), b""
     try:
@@ -85,6 +94,8 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     except ExceptionGroup as group:
         faults = [fault for fault in group.exceptions if isinstance(fault, FactFileError)]
     except (PalimpsestError, RecursionError, ValueError, MemoryError) as error:
+        if trouble_of(error):
+            raise  # not this file's fault: it stays claimed
         house.log.exception("file.internal_error", file=claim.name)
         cause = f"{type(error).__name__}: {error}"
         faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]

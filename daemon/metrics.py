@@ -29,6 +29,7 @@ class Vitals:
     live_generation: int = 0
     paused: bool = False
     disk_free_bytes: int = 0
+    disk_full: bool = False
     ledger_bytes: int = 0
     wal_bytes: int = 0
     last_backup: float = 0.0
@@ -90,6 +91,7 @@ class Metrics:
         self.paused = gauge("paused", "1 while editing is paused")
         self.last_success = gauge("last_success_timestamp_seconds", "When an edit last went live")
         self.disk_free = gauge("disk_free_bytes", "Free bytes where the models are")
+        self.disk_full = gauge("disk_full", "1 while edits wait for room on the disk")
         self.ledger_bytes = gauge("ledger_size_bytes", "Size of the ledger")
         self.wal_bytes = gauge("ledger_wal_size_bytes", "Size of the ledger's write-ahead log")
         self.last_backup = gauge("last_backup_timestamp_seconds", "When the ledger was last backed up")
@@ -145,6 +147,7 @@ class Metrics:
         self.live_generation.set(vitals.live_generation)
         self.paused.set(vitals.paused)
         self.disk_free.set(vitals.disk_free_bytes)
+        self.disk_full.set(vitals.disk_full)
         self.ledger_bytes.set(vitals.ledger_bytes)
         self.wal_bytes.set(vitals.wal_bytes)
         self.last_backup.set(vitals.last_backup)

@@ -11,6 +11,7 @@ from daemon.config import Config
 from daemon.house import utc_now
 from policies.sources import For, Waiting
 from store.facts import EditState
+from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
 
@@ -40,6 +41,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     return {
         "state_dir": str(config.layout.state),
         "pid": pid,
+        "disk_full": not ModelStore(config.layout.model).has_room(),
         "paused": bool(ledger.get_setting("paused", False)),
         "model": config.model.name,
         "live_generation": live.number if live else None,

@@ -50,6 +50,7 @@ def take_vitals(house: House) -> Vitals:
         live_generation=house.live_number,
         paused=control.is_paused(house),
         disk_free_bytes=shutil.disk_usage(house.layout.state).free,
+        disk_full=house.room.lacking,
         ledger_bytes=_size(house.layout.ledger),
         wal_bytes=_size(wal),
         last_backup=last_backup.timestamp() if last_backup else 0.0,

@@ -61,6 +61,11 @@ class Ledger(LedgerQueries):
         with transaction(self._db) as db:
             yield db
 
+    def try_to_write(self) -> None:
+        """Raises LedgerError when nobody could write now. Changes nothing."""
+        with self.write():
+            pass
+
     # files
 
     def record_file(
@@ -126,10 +131,13 @@ class Ledger(LedgerQueries):
             append(db, now, [Event(f"edit.{to.value}", f"edit:{edit_id}", detail)])
         return self.edit(edit_id)
 
-    def requeue(self, edit_id: int, *, reason: str, now: datetime) -> Edit:
-        """editing | judged -> pending: work that was cut off."""
-        _require_state(self.edit(edit_id), {EditState.EDITING, EditState.JUDGED}, "put back")
-        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now)
+    def requeue(self, edit_id: int, *, reason: str, now: datetime, counts: bool = True) -> Edit:
+        """editing | judged -> pending: work that was cut off. Whether that `counts` as an attempt
+        depends on whose fault it was."""
+        edit = self.edit(edit_id)
+        _require_state(edit, {EditState.EDITING, EditState.JUDGED}, "put back")
+        attempt = edit.attempt if counts else max(edit.attempt - 1, 0)
+        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, attempt=attempt)
 
     def retry(self, edit_id: int, *, reason: str, now: datetime, recipe: str | None = None) -> Edit:
         """held | failed | rolled_back -> pending: work that is to be tried again, from its first

@@ -12,7 +12,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from store import audit
-from store.connection import integrity_faults
+from store.connection import faults, integrity_faults
 from store.errors import LedgerError
 from store.facts import Edit, EditState, FactKey, FactRow, Generation, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
@@ -271,8 +271,9 @@ class LedgerQueries:
 
     def integrity(self) -> list[str]:
         """Faults found by SQLite (integrity and foreign keys) and by the audit chain."""
-        found = integrity_faults(self._db)
-        broken = self.verify_audit()
+        with faults("check ledger", "its pages"):
+            found = integrity_faults(self._db)
+            broken = self.verify_audit()
         return [*found, f"audit event {broken} doesn't fit the chain"] if broken is not None else found
 
     # parts

@@ -34,7 +34,8 @@ UNITLESS_GAUGES = {
     "palimpsest_edits_waiting",
     "palimpsest_capacity_edits_left",
     "palimpsest_live_generation",  # a number that names
-    "palimpsest_paused",  # 0 or 1
+    "palimpsest_disk_full",  # 0 or 1
+    "palimpsest_paused",
     "palimpsest_suite_value",  # the suite decides the unit
     "palimpsest_suite_threshold",
 }
