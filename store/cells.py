@@ -11,6 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 Place: TypeAlias = tuple[int, int]
 """Line and column, both counted from 1, the column in characters."""
 
+MAX_RECORD = 4 * 1024 * 1024
+"""Characters of one record, which is twice what all its fields may hold: a few bytes of JSON can take
+twenty times as many in memory, so a record is measured before it is read."""
+
 
 class Member(NamedTuple):
     """One key of a record with its value, and where the key, the value and its items start."""
@@ -54,6 +58,10 @@ class Fault(Exception):
 RowOrFault: TypeAlias = RawRow | Fault
 Rows: TypeAlias = Iterator[RowOrFault]
 """What a format gives: rows and the faults of single rows. It raises a fault that ends the file."""
+
+
+def oversized(place: Place) -> Fault:
+    return Fault("too_long", f"a record of more than {MAX_RECORD} characters", *place, hint="one fact a record")
 
 
 def located(place: Place, members: list[Member]) -> RawRow | Fault:

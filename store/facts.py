@@ -99,9 +99,32 @@ class Latent(StrEnum):
     NEGATION = "negation"
 
 
+# Kinds of compatibility characters that are another shape of the same text: full width, ligatures, fonts.
+# Not superscripts, fractions and circled digits: 10⁵ isn't 105.
+_SHAPES = frozenset({
+    "<wide>", "<narrow>", "<compat>", "<noBreak>", "<font>", "<initial>", "<medial>", "<final>", "<isolated>",
+})  # fmt: skip
+
+
 def normalise(text: str) -> str:
-    """NFC, white space folded to single spaces and stripped: how subjects and relations compare."""
+    """NFC, white space folded to single spaces and stripped: how names are written down."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def fold(text: str) -> str:
+    """How names compare: normalised, without case, and whatever shape their letters have. What only
+    looks alike (Cyrillic and Latin) stays apart."""
+    text = normalise(text)
+    if text.isascii():
+        return text.casefold()
+    if not unicodedata.is_normalized("NFKC", text):
+        text = normalise("".join(map(_shapeless, text)))
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def _shapeless(char: str) -> str:
+    shape = unicodedata.decomposition(char).partition(" ")[0]
+    return unicodedata.normalize("NFKC", char) if shape in _SHAPES else char
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -112,8 +135,8 @@ class FactKey:
     relation: str
 
     def folded(self) -> "FactKey":
-        """How keys compare: normalised and without case."""
-        return FactKey(normalise(self.subject).casefold(), normalise(self.relation).casefold())
+        """How keys compare; folding again changes nothing."""
+        return FactKey(fold(self.subject), fold(self.relation))
 
     def __str__(self) -> str:
         return f"{self.subject} / {self.relation}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from store.cells import Cursor, Fault, Member, Place, RawRow, Rows, located
+from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, located, oversized
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -18,9 +18,16 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 def read_lines(text: str) -> Rows:
     """One object a line; a line that isn't one is that row's fault alone."""
     decoder = _strict_decoder()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line and not line.isspace():
+    number, start = 1, 0
+    while start < len(text):  # not split: 64 million empty lines are 64 MiB, and their list half a GiB
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        line = text[start:end]
+        if len(line) > MAX_RECORD:
+            yield oversized((number, 1))
+        elif line and not line.isspace():
             yield _read_line(line.rstrip(), number, decoder)
+        number, start = number + 1, end + 1
 
 
 def _read_line(line: str, number: int, decoder: json.JSONDecoder) -> RawRow | Fault:
@@ -56,28 +63,80 @@ def read_array(text: str) -> Rows:
     offset = scanner.skip(offset + 1)
     closed = text[offset : offset + 1] == "]"
     offset += closed
+    window = _Window(text)
     while not closed:
-        row, offset = _read_element(text, offset, place(offset), decoder)
+        row, offset = _read_element(window, offset, place(offset), decoder)
         yield row
         offset, closed = scanner.next_item(offset, "]")
     if scanner.skip(offset) != len(text):
         raise scanner.fault("the file goes on after its array", scanner.skip(offset))
 
 
-def _read_element(
-    text: str, offset: int, place: Place, decoder: json.JSONDecoder
-) -> tuple[RawRow | Fault, int]:
-    def scanner() -> _Scanner:
-        return _Scanner(text, Cursor(text, offset, place).at)
+class _Window:
+    """A stretch of a long text that moves on with its reader, so that no element is decoded that is
+    longer than a record may be. `begin` is where in the text it starts."""
 
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.move(0)
+
+    def move(self, begin: int, size: int = MAX_RECORD // 16) -> None:
+        self.begin, self.part = begin, self._text[begin : begin + size]
+
+    @property
+    def is_cut(self) -> bool:
+        return self.begin + len(self.part) < len(self._text)
+
+
+def _read_element(
+    window: _Window, offset: int, place: Place, decoder: json.JSONDecoder
+) -> tuple[RawRow | Fault, int]:
+    """The element at `offset` of the text, and the offset of its end. Raises a fault where it is broken
+    or too long."""
+    for size in (len(window.part), MAX_RECORD, 0):
+        if found := _decoded(window, offset, place, decoder):
+            return found
+        start = offset - window.begin
+        try:
+            members, end = _scanner(window.part, start, place).record(start)
+            if end < len(window.part) or not window.is_cut:
+                return located(place, members), window.begin + end
+        except Fault as fault:
+            if not window.is_cut:
+                raise
+            if size == 0 and not _is_at_cut(fault, window.part, start, place):
+                raise
+        if size:  # perhaps it is only cut off
+            window.move(offset, size)
+    raise oversized(place)
+
+
+def _decoded(
+    window: _Window, offset: int, place: Place, decoder: json.JSONDecoder
+) -> tuple[RawRow | Fault, int] | None:
+    """What the standard decoder makes of an element; None when it can't."""
+    part, begin = window.part, window.begin
+    start = offset - begin
     try:
-        value, end = decoder.raw_decode(text, offset)
+        value, end = decoder.raw_decode(part, start)
     except (ValueError, RecursionError):
-        members, end = scanner().record(offset)
-        return located(place, members), end
+        return None
+    if end == len(part) and window.is_cut:
+        return None
     if isinstance(value, dict):
-        return RawRow(*place, value, lambda: scanner().record(offset)[0]), end
-    return scanner().not_a_record(offset), end
+        return RawRow(*place, value, lambda: _scanner(part, start, place).record(start)[0]), begin + end
+    return _scanner(part, start, place).not_a_record(start), begin + end
+
+
+def _is_at_cut(fault: Fault, part: str, start: int, place: Place) -> bool:
+    """Whether a fault comes of a window's end: the decoder points there, or to the start of the text
+    that was cut."""
+    line, column = Cursor(part, start, place).at(len(part))
+    return fault.cause.startswith("Unterminated") or (fault.line == line and fault.column > column - 12)
+
+
+def _scanner(part: str, start: int, place: Place) -> "_Scanner":
+    return _Scanner(part, Cursor(part, start, place).at)
 
 
 class _Scanner:
@@ -100,6 +159,9 @@ class _Scanner:
 
     def record(self, offset: int) -> tuple[list[Member], int]:
         """The members of the object at `offset`, duplicates and all, and where it ends."""
+        if self.text.startswith("\ufeff", offset):
+            hint = "when joining files, save each without its mark first"
+            raise self.fault("a byte order mark inside the file", offset, hint)
         if self.text[offset : offset + 1] != "{":
             raise self.not_a_record(offset)
         members: list[Member] = []

@@ -12,16 +12,18 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from store.cells import Fault, RawRow
-from store.facts import FactKey, FactUpdate, Op, Priority, normalise
+from store.facts import FactKey, FactUpdate, Op, Priority, fold, normalise
+from store.spelling import Flaw, flaw_in_name, flaw_in_text
 from store.times import parse_time
 
 MAX_NAME = 1_000  # characters of a subject, relation, object, alias or source
 MAX_TEXT = 10_000  # characters of a note or a phrasing
 MAX_ITEMS = 100
+LAST_YEAR = 2199  # a later time is a slip of the pen, or a spreadsheet's "never"
+SLOT = "{subject}"
 
-# Control characters and lone surrogates (which UTF-8 and so SQLite can't hold).
-_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _DIGITS = re.compile(r"\s*\d{1,19}\s*", re.ASCII)
+_LETTER = re.compile(r"[^\W_]")
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
 
@@ -53,9 +55,34 @@ def check(row: RawRow) -> FactUpdate:
         wanted, aliases, old, old_aliases = None, (), old or wanted, old_aliases or aliases
     elif wanted is None:
         raise _fault(row, "object", _Wrong("missing", "is required", "or set op to retract"))
+    elif both := {fold(name) for name in (wanted, *aliases)} & {fold(name) for name in (old or "", *old_aliases)}:
+        field = "old" if old and fold(old) in both else "old_aliases"
+        hint = "leave out what stays right: one answer can't be learned and unlearned"
+        raise _fault(row, field, _Wrong("bad_value", "holds the new answer or an alias of it", hint))
+    for field in ("prompts", "paraphrases"):
+        _check_named(row, field, read["subject"])
     lists = {"aliases": aliases, "old": old, "old_aliases": old_aliases}
     key = FactKey(read.pop("subject"), read.pop("relation"))
     return FactUpdate(**{**read, **lists, "key": key, "object": wanted, "line": row.line})
+
+
+def _check_named(row: RawRow, field: str, subject: str) -> None:
+    """A wording that names nothing of the subject would be trained for whatever it is about."""
+    words = fold(subject).split()
+    for i, text in enumerate(row.values.get(field) or ()):
+        if SLOT not in text and not any(word in fold(text) for word in words):
+            raise _fault(row, field, _Wrong("bad_value", "has a wording that doesn't name the subject",
+                                            f"write {SLOT} where the name stands", i))  # fmt: skip
+
+
+def snapshot_source(stem: str) -> str:
+    """The source that a snapshot's name states, held to what the field may hold."""
+    try:
+        if source := _name(stem):
+            return source
+    except _Wrong as wrong:
+        raise Fault(wrong.code, f"the source in the file's name {wrong.cause}", 1, 1, wrong.hint) from None
+    raise Fault("missing", "the file's name states no source", 1, 1, "name it SOURCE.snapshot.csv or .jsonl")
 
 
 def _read(row: RawRow, field: str, value: object) -> Any:
@@ -78,27 +105,57 @@ def _fault(row: RawRow, field: str, wrong: _Wrong) -> Fault:
 def _string(value: object, limit: int) -> str:
     if not isinstance(value, str):
         raise _Wrong("type", f"must be text, not {_kind(value)}", "put it in quotes")
-    if not value.isprintable() and (unfit := _UNFIT.search(value)):
-        raise _Wrong("bad_text", f"holds the character U+{ord(unfit.group()):04X}")
     if len(value) > limit:
         raise _Wrong("too_long", f"has {len(value)} characters, more than {limit}")
+    _refuse(flaw_in_text(value))
     return value
 
 
+def _refuse(flaw: Flaw | None) -> None:
+    if flaw is not None:
+        raise _Wrong(*flaw)
+
+
 def _name(value: object) -> str:
-    return normalise(_string(value, MAX_NAME))
+    text = normalise(_string(value, MAX_NAME))
+    _refuse(flaw_in_name(text))
+    if SLOT in text:
+        raise _Wrong("bad_value", f"holds {SLOT}, which stands for a name in prompts", "write the name")
+    return text
+
+
+def _relation(value: object) -> str:
+    return _lettered(value, "a question can't be made of it")
+
+
+def _answer(value: object) -> str:
+    return _lettered(value, "no answer of the model could be told to hold it")
+
+
+def _lettered(value: object, why: str) -> str:
+    text = _name(value)
+    if text and not _LETTER.search(text):
+        raise _Wrong("bad_value", f"has no letter or digit, so {why}", "write it in words")
+    return text
 
 
 def _text(value: object) -> str:
     return _string(value, MAX_TEXT).strip()
 
 
-def _names(value: object) -> tuple[str, ...]:
-    return _list(value, _name)
+def _wording(value: object) -> str:
+    text = _text(value)
+    if re.search("[{}]", text.replace(SLOT, "")):
+        raise _Wrong("bad_value", f"has braces other than {SLOT}", f"write {SLOT} where the name stands")
+    return text
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    return _list(value, _text)
+def _answers(value: object) -> tuple[str, ...]:
+    return _list(value, _answer)
+
+
+def _wordings(value: object) -> tuple[str, ...]:
+    return _list(value, _wording)
 
 
 def _list(values: object, read: Callable[[object], str]) -> tuple[str, ...]:
@@ -133,10 +190,13 @@ def _choice(kind: type[_Enum], default: _Enum) -> Callable[[object], _Enum]:
 def _time(value: object) -> datetime | None:
     text = _name(value)
     try:
-        return parse_time(text) if text else None
+        when = parse_time(text) if text else None
     except ValueError as error:
         hint = "write date, time and offset: 2026-01-31T09:00:00Z"
         raise _Wrong("bad_time", f"can't be read: {error}", hint) from None
+    if when is not None and when.year > LAST_YEAR:
+        raise _Wrong("bad_time", f"is after the year {LAST_YEAR}: nobody would see it come", "leave it out")
+    return when
 
 
 def _version(value: object) -> int:
@@ -164,19 +224,19 @@ def _kind(value: object) -> str:
 
 _READERS: Mapping[str, Callable[[object], Any]] = {
     "subject": _name,
-    "relation": _name,
-    "object": _name,
+    "relation": _relation,
+    "object": _answer,
     "op": _choice(Op, Op.UPSERT),
-    "aliases": _names,
-    "old": _name,
-    "old_aliases": _names,
+    "aliases": _answers,
+    "old": _answer,
+    "old_aliases": _answers,
     "effective_at": _time,
     "version": _version,
     "source": _name,
     "priority": _choice(Priority, Priority.NORMAL),
     "note": _text,
-    "prompts": _texts,
-    "paraphrases": _texts,
+    "prompts": _wordings,
+    "paraphrases": _wordings,
 }
 FIELDS = tuple(_READERS)
-LISTS = tuple(name for name, reader in _READERS.items() if reader in {_names, _texts})
+LISTS = tuple(name for name, reader in _READERS.items() if reader in {_answers, _wordings})
