@@ -74,7 +74,7 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     now, data = house.now(), b""
     try:
         data = inbox.read(claim)
-        report = record(house, claim.name, data, now, resumed=claim.resumed)
+        report = record(house, claim.label, data, now, resumed=claim.resumed)
         inbox.accept(claim, report, now)
         return Ingested(claim.name, report["result"], report)
     except FactFileError as error:
@@ -84,8 +84,8 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     except (PalimpsestError, RecursionError, ValueError, MemoryError) as error:
         house.log.exception("file.internal_error", name=claim.name)
         cause = f"{type(error).__name__}: {error}"
-        faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]
-    house.ledger.record_bad_file(_sha256(data), printable(claim.name), len(data), faults[0], now=now)
+        faults = [FactFileError("take fact file", claim.label, cause, "report this", code="internal")]
+    house.ledger.record_bad_file(_sha256(data), claim.label, len(data), faults[0], now=now)
     refused = inbox.refuse(claim, faults, now)
     first = faults[0]
     about = {"code": first.code, "line": first.line, "column": first.column}
@@ -102,14 +102,14 @@ def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool
     if seen is not None and seen["status"] != "rejected":
         rows = house.ledger.file_rows(seen["id"])
         listed = [_row(row["line"], row["row_class"], row["edit_id"], row["reason"]) for row in rows]
-        finished = resumed and seen["name"] == printable(name)
+        finished = resumed and seen["name"] == name
         return _report(name, sha256, "accepted" if finished else "duplicate", now, listed, first_seen=seen)
-    parsed = parse(data, name, max_bytes=house.config.inbox.max_file_bytes)
+    parsed = _parse(data, name, house.config.inbox.max_file_bytes)
     if parsed.errors and not house.config.inbox.partial:
         raise ExceptionGroup(name, parsed.errors)
     result = house.ledger.record_file(
         sha256,
-        printable(name),
+        name,
         len(data),
         diff_rows(house.config, house.ledger, parsed),
         now=now,
@@ -121,17 +121,22 @@ def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool
     return _report(name, sha256, "accepted", now, listed)
 
 
+def _parse(data: bytes, name: str, max_bytes: int) -> ParsedFile:
+    try:
+        return parse(data, name, max_bytes=max_bytes)
+    except FactFileError:
+        raise
+    except Exception as error:  # a fault of ours must not make a poison file that every start dies of
+        cause = f"reading it failed: {type(error).__name__}"
+        raise FactFileError("parse fact file", name, cause, "report this", code="internal") from error
+
+
 def diff_rows(config: Config, ledger: Ledger, parsed: ParsedFile) -> list[DiffRow]:
     """What a parsed file means for the ledger as it is now; changes nothing."""
     snapshot = parsed.source if parsed.snapshot else None
     retract = config.snapshots.retract_missing and parsed.snapshot and not parsed.errors
     current = ledger.facts(None if retract else {update.key for update in parsed.updates})
     return diff(parsed.updates, current, snapshot_source=snapshot, retract_missing=retract)
-
-
-def printable(name: str) -> str:
-    """A file name as text that SQLite takes, whatever bytes the file system allowed."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _row(line: int, row_class: str, edit_id: int | None, reason: str) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def located(place: Place, members: list[Member]) -> RawRow | Fault:
     values: dict[str, Any] = {}
     for member in members:
         if member.name in values:
-            return Fault("duplicate_key", f"key {member.name[:60]!r} comes twice in one record", *member.key)
+            return Fault("duplicate_key", f"key {member.name[:60]!r} comes twice in one record", *member.key,
+                         hint="keep one")  # fmt: skip
         values[member.name] = member.value
     return RawRow(*place, values, lambda: members)
 

@@ -22,9 +22,11 @@ MAX_ROW_ERRORS = 10_000
 MAX_SNAPSHOT_NAME = 180  # bytes; the inbox may have to shorten a longer name, and the source is in it
 _FORMATS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "csv": "csv", "yaml": "yaml", "yml": "yaml"}
 # A second NAME.snapshot.csv is put down as NAME.snapshot.2.csv.
-_NAME = re.compile(r"(?P<stem>.*?)(?P<snapshot>\.snapshot(?:\.\d+)?)?\.(?P<ending>[A-Za-z]+)", re.DOTALL)
+_NAME = re.compile(r"(?P<stem>.*?)(?P<snapshot>\.(?i:snapshot)(?:\.\d+)?)?\.(?P<ending>[A-Za-z]+)", re.DOTALL)
 _BLOCK = 1 << 16
 _SAVE = "save it as UTF-8"
+_EMPTY = "state at least one fact; an empty snapshot retracts nothing"
+_PACKED = {b"PK\x03\x04": "a zip archive or a spreadsheet", b"\x1f\x8b": "packed with gzip"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def parse(data: bytes, name: str, *, max_rows: int = MAX_ROWS, max_bytes: int = 
         if source is not None:
             updates, faults, source = _one_source(updates, faults, source)
     except Fault as fault:
-        text = text or _plain(data[:max_bytes]).decode("utf-8", "replace")
+        wide = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+        text = text or _plain(data[:max_bytes]).decode(wide, "replace")
         raise _Reporter(name, text).error(fault) from None
     reporter = _Reporter(name, text)
     errors = tuple(reporter.error(fault) for fault in faults)
@@ -88,25 +91,37 @@ def _decode(data: bytes, max_bytes: int) -> str:
         cause = f"the file has {len(data)} bytes, more than {max_bytes}"
         raise Fault("too_large", cause, 1, 1, "split it")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Fault("not_utf8", "the file is UTF-16", 1, 1, _SAVE)
+        raise Fault("not_utf8", "the file is UTF-16 or UTF-32", 1, 1, _SAVE)
+    for magic, kind in _PACKED.items():
+        if data.startswith(magic):
+            raise Fault("packed", f"the file is {kind}", 1, 1, "unpack it, or export it as CSV")
     data = _plain(data)
     if (nul := data.find(b"\0")) >= 0:
-        wide = data.count(b"\0", 0, _BLOCK) * 3 > len(data[:_BLOCK])
-        cause = "NUL bytes all over: the file is UTF-16 or UTF-32" if wide else "a NUL byte: this isn't text"
-        raise Fault("nul_byte", cause, *_byte_place(data, nul), hint=_SAVE)
+        cause, hint = _about_nuls(data[:_BLOCK])
+        raise Fault("nul_byte", cause, *_byte_place(data, nul), hint=hint)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         place = _byte_place(data, error.start)
         raise Fault("not_utf8", f"byte 0x{data[error.start]:02x} isn't UTF-8", *place, hint=_SAVE) from None
     if not text or text.isspace():
-        raise Fault("empty_file", "the file is empty", 1, 1, "an empty snapshot retracts nothing")
+        raise Fault("empty_file", "the file is empty", 1, 1, _EMPTY)
     return text
 
 
+def _about_nuls(begin: bytes) -> tuple[str, str]:
+    share = begin.count(b"\0") / len(begin)
+    if share == 1:
+        return "nothing but NUL bytes: the file was never written, or has a hole", "write it again"
+    if share > 1 / 3:
+        return "every other byte is NUL: the file is UTF-16 or UTF-32", _SAVE
+    return "a NUL byte: this isn't text", _SAVE
+
+
 def _plain(data: bytes) -> bytes:
-    """The bytes without a byte order mark, with \\n as their only line break."""
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    """The bytes without byte order marks, with \\n as their only line break."""
+    while data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
@@ -139,7 +154,7 @@ def _check_rows(rows: Rows, max_rows: int) -> tuple[list[FactUpdate], list[Fault
             first = faults[0]
             raise replace(first, cause=f"more than {MAX_ROW_ERRORS} rows can't be used; first: {first.cause}")
     if not updates and not faults:
-        raise Fault("empty_file", "the file holds no records", 1, 1, "an empty snapshot retracts nothing")
+        raise Fault("empty_file", "the file holds no records", 1, 1, _EMPTY)
     return updates, faults
 
 
@@ -154,7 +169,7 @@ def _one_source(
             kept.append(update if update.source else replace(update, source=source))
         else:
             cause = f"a snapshot has one source, {source!r}; this row says {update.source!r}"
-            faults.append(Fault("source_mismatch", cause, update.line, 1))
+            faults.append(Fault("source_mismatch", cause, update.line, 1, "a snapshot for each source"))
     return kept, sorted(faults, key=lambda fault: (fault.line, fault.column)), source
 
 

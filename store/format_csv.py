@@ -38,6 +38,9 @@ def read_csv(text: str, *, fields: Collection[str], lists: Collection[str]) -> R
         if row.count != len(names):
             yield _miscounted(row, len(names))
             continue
+        if [cell.strip() for cell in row.cells] == names:
+            yield Fault("header_again", "the header comes again", row.line, 1, "when joining files, keep one")
+            continue
         values = {name: _typed(cell, name in lists) for name, cell in zip(names, row.cells, strict=True)}
         yield RawRow(row.line, 1, values, _members(row, values))
 
@@ -103,7 +106,7 @@ def _broken(text: str, offset: int, cursor: Cursor) -> Fault:
         return Fault("syntax", "a quote inside an unquoted cell", line, column + inside, hint)
     closing = _QUOTED.match(text, offset)
     if closing is None:
-        return Fault("syntax", "this quote is never closed", line, column)
+        return Fault("syntax", "this quote is never closed", line, column, 'inside a cell a quote is written ""')
     place = cursor.at(closing.end())
     return Fault("syntax", "text after a closing quote", *place, hint='inside a cell a quote is written ""')
 
@@ -119,16 +122,18 @@ def _check_header(header: _Row, names: list[str], fields: Collection[str]) -> No
                 "unknown_key", f"unknown column {name[:60]!r}", *place, hint=f"known columns: {listing}"
             )
         if name in names[:i]:
-            raise Fault("duplicate_key", f"column {name!r} comes twice", *header.places()[i])
+            raise Fault("duplicate_key", f"column {name!r} comes twice", *header.places()[i], hint="keep one")
     for name in ("subject", "relation"):
         if name not in names:
             raise Fault("missing", f"the header has no column {name!r}", 1, 1, "every fact needs it")
 
 
 def _header_hint(names: list[str], fields: Collection[str]) -> str:
+    if names[0].startswith("sep="):
+        return "leave out this line; cells are separated by commas"
     for mark, called in ((";", "semicolons"), ("\t", "tabs")):
         if any(part.strip() in fields for part in names[0].split(mark)[:_MAX_CELLS]):
-            return f"separate cells with commas, not {called}" if mark in names[0] else ""
+            return f"separate cells with commas, not {called}"
     if any(name.strip('"').lower() in fields for name in names):
         return f"column names are in small letters: {', '.join(fields)}"
     return f"name the columns: {', '.join(fields)}"
@@ -136,7 +141,7 @@ def _header_hint(names: list[str], fields: Collection[str]) -> str:
 
 def _miscounted(row: _Row, wanted: int) -> Fault:
     places = row.places()
-    cause = f"the row has {row.count} cells, the header {wanted}"
+    cause = f"the row has {row.count} cell{'s' if row.count > 1 else ''}, the header {wanted}"
     if row.count < wanted:
         return Fault("syntax", cause, *places[-1], hint="write a comma for each empty cell")
     return Fault("syntax", cause, *places[wanted], hint="quote a cell that holds a comma")

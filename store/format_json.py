@@ -8,6 +8,7 @@ fields of a fact are.
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, located, oversized
@@ -45,9 +46,12 @@ def _read_line(line: str, number: int, decoder: json.JSONDecoder) -> RawRow | Fa
     try:
         members, end = scanner.record(start)
         if scanner.skip(end) != len(line):
-            raise scanner.fault("the line goes on after its record", scanner.skip(end))
+            raise scanner.fault("the line goes on after its record", "one record a line", at=scanner.skip(end))
     except Fault as fault:
-        return fault
+        if fault.column <= len(line):
+            return fault
+        hint = "write each record on one line, or all in one array in a .json file"
+        return replace(fault, cause="the line ends inside its record", hint=hint)
     return located(place, members)
 
 
@@ -59,7 +63,7 @@ def read_array(text: str) -> Rows:
     offset = scanner.skip(0)
     if text[offset : offset + 1] != "[":
         hint = "write [ ... ], or name it .jsonl for one record a line"
-        raise scanner.fault("a .json file must hold one array", offset, hint)
+        raise scanner.fault("a .json file must hold one array", hint, at=offset)
     offset = scanner.skip(offset + 1)
     closed = text[offset : offset + 1] == "]"
     offset += closed
@@ -69,7 +73,7 @@ def read_array(text: str) -> Rows:
         yield row
         offset, closed = scanner.next_item(offset, "]")
     if scanner.skip(offset) != len(text):
-        raise scanner.fault("the file goes on after its array", scanner.skip(offset))
+        raise scanner.fault("the file goes on after its array", "one array a file", at=scanner.skip(offset))
 
 
 class _Window:
@@ -132,7 +136,7 @@ def _is_at_cut(fault: Fault, part: str, start: int, place: Place) -> bool:
     """Whether a fault comes of a window's end: the decoder points there, or to the start of the text
     that was cut."""
     line, column = Cursor(part, start, place).at(len(part))
-    return fault.cause.startswith("Unterminated") or (fault.line == line and fault.column > column - 12)
+    return fault.cause == _PLAIN_WORDS["Unterminated string starting at"][0] or (fault.line == line and fault.column > column - 12)
 
 
 def _scanner(part: str, start: int, place: Place) -> "_Scanner":
@@ -147,11 +151,11 @@ class _Scanner:
         self.place = place
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
-    def fault(self, cause: str, offset: int, hint: str = "", code: str = "syntax") -> Fault:
-        return Fault(code, cause, *self.place(offset), hint=hint)
+    def fault(self, cause: str, hint: str = "", code: str = "syntax", *, at: int) -> Fault:
+        return Fault(code, cause, *self.place(at), hint=hint)
 
     def not_a_record(self, offset: int) -> Fault:
-        return self.fault("a record must be an object", offset, 'write {"subject": ...}', "type")
+        return self.fault("a record must be an object", 'write {"subject": ...}', "type", at=offset)
 
     def skip(self, offset: int) -> int:
         match = _SPACE.match(self.text, offset)
@@ -161,7 +165,9 @@ class _Scanner:
         """The members of the object at `offset`, duplicates and all, and where it ends."""
         if self.text.startswith("\ufeff", offset):
             hint = "when joining files, save each without its mark first"
-            raise self.fault("a byte order mark inside the file", offset, hint)
+            raise self.fault("a byte order mark inside the file", hint, at=offset)
+        if offset == len(self.text):
+            raise self.fault("the file ends inside its array", "it was cut off: write it again", at=offset)
         if self.text[offset : offset + 1] != "{":
             raise self.not_a_record(offset)
         members: list[Member] = []
@@ -179,17 +185,22 @@ class _Scanner:
         offset = self.skip(offset)
         mark = self.text[offset : offset + 1]
         if mark not in {",", end}:
-            raise self.fault(f"expected ',' or {end!r}", offset)
-        return (offset + 1, True) if mark == end else (self.skip(offset + 1), False)
+            raise self.fault(f"expected ',' or {end!r}", at=offset)
+        if mark == end:
+            return offset + 1, True
+        following = self.skip(offset + 1)
+        if self.text.startswith(end, following):
+            raise self.fault(f"a comma before {end!r}", "leave it out", at=offset)
+        return following, False
 
     def _member(self, offset: int) -> tuple[Member, int]:
         if self.text[offset : offset + 1] != '"':
-            raise self.fault("expected a key in double quotes", offset)
+            raise self.fault("expected a key in double quotes", 'write "subject": ...', at=offset)
         key = self.place(offset)
         name, offset = self._decode(offset)
         offset = self.skip(offset)
         if self.text[offset : offset + 1] != ":":
-            raise self.fault("expected ':' after the key", offset)
+            raise self.fault("expected ':' after the key", at=offset)
         offset = self.skip(offset + 1)
         place = self.place(offset)
         if self.text[offset : offset + 1] == "[":
@@ -215,13 +226,24 @@ class _Scanner:
         try:
             return self._decoder.raw_decode(self.text, offset)
         except json.JSONDecodeError as error:
-            raise self.fault(error.msg, error.pos) from None
+            raise self.fault(*_PLAIN_WORDS.get(error.msg, (error.msg, "")), at=error.pos) from None
         except RecursionError:
-            raise self.fault("values are nested too deeply", offset, code="too_deep") from None
+            hint = "a value is a text, a number or a list of texts"
+            raise self.fault("values are nested too deeply", hint, "too_deep", at=offset) from None
         except _RefusedError as error:
-            raise self.fault(str(error), offset) from None
+            raise self.fault(str(error), "put text in double quotes", at=offset) from None
         except ValueError:  # the interpreter's limit on digits
-            raise self.fault("a number with thousands of digits", offset) from None
+            raise self.fault("a number with thousands of digits", "put text in quotes", at=offset) from None
+
+
+# What the standard decoder says, and what to do about it.
+_PLAIN_WORDS = {
+    "Unterminated string starting at": ("this text has no closing quote", 'close it; inside a text a quote is written \\"'),
+    "Invalid control character at": ("a tab or control character in a text", "write it as \\t or \\u0009"),
+    "Invalid \\escape": ("an escape that JSON doesn't have", "a backslash is written \\\\"),
+    "Invalid \\uXXXX escape": ("\\u without four hexadecimal digits", "a backslash is written \\\\"),
+    "Expecting value": ("expected a value", "put text in double quotes"),
+}
 
 
 class _RefusedError(ValueError):

@@ -17,6 +17,15 @@ MAX_ALIASES = 100
 MAX_VALUES = 2_000  # of one record, keys included; all its fields together may hold a quarter of that
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})", re.ASCII)
 _FORM = "- subject: ..."
+# By words of the parser's complaint.
+_HINTS = (
+    ("mapping values are not allowed", "put text that holds ': ' in quotes, or mend the indent"),
+    ("cannot start any token", "put text that begins with this character in quotes"),
+    ("tab character", "indent with spaces"),
+    ("expected ',' or", "put text that begins with { or [ in quotes"),
+    ("expected <document start>", "one list a file"),
+    ("alphabetic or numeric character", "put text that begins with * or & in quotes"),
+)
 _KEPT_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"}
 
 
@@ -44,9 +53,20 @@ def read_yaml(text: str) -> Rows:
         for item in _Builder(text).items():
             yield _row(item)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        place = Cursor(text).at(mark.index) if mark else (1, 1)
-        raise Fault("syntax", getattr(error, "problem", None) or "this isn't YAML", *place) from None
+        raise _broken(text, error) from None
+
+
+def _broken(text: str, error: yaml.YAMLError) -> Fault:
+    """The parser's complaint; at the end of the text it is about what was opened and never closed."""
+    problem = str(getattr(error, "problem", None) or "this isn't YAML")
+    mark, opened = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    if opened and (not mark or mark.index >= len(text.rstrip())) and not problem.startswith("mapping values"):
+        return Fault("syntax", "what begins here is never closed", *Cursor(text).at(opened.index),
+                     hint="close the quote or the bracket")  # fmt: skip
+    mark = mark or opened
+    place = Cursor(text).at(mark.index) if mark else (1, 1)
+    hint = next((hint for words, hint in _HINTS if words in problem), "")
+    return Fault("syntax", problem, *place, hint=hint)
 
 
 def _row(item: _Cell) -> RawRow | Fault:
@@ -130,7 +150,8 @@ class _Builder:
             return self._alias(event, place)
         tag = getattr(event, "tag", None)
         if tag is not None and tag not in {"!", *_KEPT_TAGS}:
-            raise Fault("tag", f"the tag {tag[:60]!r} isn't allowed", *place, hint="write plain values")
+            shown = str(tag).replace("tag:yaml.org,2002:", "!!")[:60]
+            raise Fault("tag", f"the tag {shown!r} isn't allowed", *place, hint="write plain values")
         cell = _Cell(self._value(event), place)
         if event.anchor is not None:
             if len(self._anchors) >= MAX_ALIASES:  # each keeps its value in memory

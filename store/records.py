@@ -21,6 +21,7 @@ MAX_TEXT = 10_000  # characters of a note or a phrasing
 MAX_ITEMS = 100
 LAST_YEAR = 2199  # a later time is a slip of the pen, or a spreadsheet's "never"
 SLOT = "{subject}"
+_USE_SLOT = f"write {SLOT} where the name stands"
 
 _DIGITS = re.compile(r"\s*\d{1,19}\s*", re.ASCII)
 _LETTER = re.compile(r"[^\W_]")
@@ -44,7 +45,7 @@ def check(row: RawRow) -> FactUpdate:
     read = {name: _read(row, name, value) for name, value in row.values.items() if value is not None}
     for field in ("subject", "relation"):
         if not read.get(field):
-            raise _fault(row, field, _Wrong("missing", "is required"))
+            raise _fault(row, field, _Wrong("missing", "is required", "every fact has a subject and a relation"))
     wanted, old = read.get("object") or None, read.get("old") or None
     aliases, old_aliases = read.get("aliases", ()), read.get("old_aliases", ())
     if read.setdefault("op", Op.UPSERT) is Op.RETRACT:  # its object is the answer to forget
@@ -71,8 +72,7 @@ def _check_named(row: RawRow, field: str, subject: str) -> None:
     words = fold(subject).split()
     for i, text in enumerate(row.values.get(field) or ()):
         if SLOT not in text and not any(word in fold(text) for word in words):
-            raise _fault(row, field, _Wrong("bad_value", "has a wording that doesn't name the subject",
-                                            f"write {SLOT} where the name stands", i))  # fmt: skip
+            raise _fault(row, field, _Wrong("bad_value", "doesn't name the subject", _USE_SLOT, i))
 
 
 def snapshot_source(stem: str) -> str:
@@ -99,14 +99,17 @@ def _read(row: RawRow, field: str, value: object) -> Any:
 
 
 def _fault(row: RawRow, field: str, wrong: _Wrong) -> Fault:
-    return Fault(wrong.code, f"{field!r} {wrong.cause}", *row.place(field, wrong.item), hint=wrong.hint)
+    item = "" if wrong.item is None else f", item {wrong.item + 1},"
+    cause = f"{field!r}{item} {wrong.cause}"
+    return Fault(wrong.code, cause, *row.place(field, wrong.item), hint=wrong.hint)
 
 
 def _string(value: object, limit: int) -> str:
     if not isinstance(value, str):
-        raise _Wrong("type", f"must be text, not {_kind(value)}", "put it in quotes")
+        hint = "write one text" if isinstance(value, list | dict) else "put it in quotes"
+        raise _Wrong("type", f"must be text, not {_kind(value)}", hint)
     if len(value) > limit:
-        raise _Wrong("too_long", f"has {len(value)} characters, more than {limit}")
+        raise _Wrong("too_long", f"has {len(value)} characters, more than {limit}", "shorten it")
     _refuse(flaw_in_text(value))
     return value
 
@@ -146,7 +149,7 @@ def _text(value: object) -> str:
 def _wording(value: object) -> str:
     text = _text(value)
     if re.search("[{}]", text.replace(SLOT, "")):
-        raise _Wrong("bad_value", f"has braces other than {SLOT}", f"write {SLOT} where the name stands")
+        raise _Wrong("bad_value", f"has braces other than {SLOT}", _USE_SLOT)
     return text
 
 
@@ -160,9 +163,9 @@ def _wordings(value: object) -> tuple[str, ...]:
 
 def _list(values: object, read: Callable[[object], str]) -> tuple[str, ...]:
     if not isinstance(values, list):
-        raise _Wrong("type", f"must be a list of texts, not {_kind(values)}")
+        raise _Wrong("type", f"must be a list of texts, not {_kind(values)}", "write [...] around it")
     if len(values) > MAX_ITEMS:
-        raise _Wrong("too_long", f"has more than {MAX_ITEMS} items")
+        raise _Wrong("too_long", f"has more than {MAX_ITEMS} items", "leave some out")
     texts: dict[str, None] = {}  # in order, each once
     for i, value in enumerate(values):
         try:
@@ -171,7 +174,7 @@ def _list(values: object, read: Callable[[object], str]) -> tuple[str, ...]:
             wrong.item = i
             raise
         if not text:
-            raise _Wrong("empty", "has an empty item", item=i)
+            raise _Wrong("empty", "is empty", "leave it out", item=i)
         texts[text] = None
     return tuple(texts)
 
@@ -188,11 +191,13 @@ def _choice(kind: type[_Enum], default: _Enum) -> Callable[[object], _Enum]:
 
 
 def _time(value: object) -> datetime | None:
+    hint = "write date, time and offset as text: 2026-01-31T09:00:00Z"
+    if not isinstance(value, str):
+        raise _Wrong("bad_time", f"is {_kind(value)}", hint)
     text = _name(value)
     try:
         when = parse_time(text) if text else None
     except ValueError as error:
-        hint = "write date, time and offset: 2026-01-31T09:00:00Z"
         raise _Wrong("bad_time", f"can't be read: {error}", hint) from None
     if when is not None and when.year > LAST_YEAR:
         raise _Wrong("bad_time", f"is after the year {LAST_YEAR}: nobody would see it come", "leave it out")

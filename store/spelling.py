@@ -79,5 +79,6 @@ def _named(found: re.Match[str]) -> str:
 
 
 def _letter(char: str) -> str:
-    name = unicodedata.name(char, "")
-    return f"U+{ord(char):04X}" + (f" ({name})" if name else "")
+    kinds = {"Cc": "a control character", "Cs": "half a character", "Cn": "no character"}
+    name = unicodedata.name(char, kinds.get(unicodedata.category(char), "unnamed"))
+    return f"U+{ord(char):04X} ({name})"
