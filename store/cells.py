@@ -4,6 +4,7 @@ Knows places and faults. Doesn't know a format or what the fields of a fact are.
 only for faults: a row of 100,000 good ones must not pay for them.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 Place: TypeAlias = tuple[int, int]
 """Line and column, both counted from 1, the column in characters."""
 
+_BLANK_LINES = re.compile(r"(?:[^\S\n]*+\n)++")
 MAX_RECORD = 4 * 1024 * 1024
 """Characters of one record, which is twice what all its fields may hold: a few bytes of JSON can take
 twenty times as many in memory, so a record is measured before it is read."""
@@ -40,7 +42,7 @@ class RawRow(NamedTuple):
             if member.name == field:
                 if key:
                     return member.key
-                return member.place if item is None or not member.items else member.items[item]
+                return member.items[item] if item is not None and item < len(member.items) else member.place
         return self.line, self.column
 
 
@@ -58,6 +60,13 @@ class Fault(Exception):
 RowOrFault: TypeAlias = RawRow | Fault
 Rows: TypeAlias = Iterator[RowOrFault]
 """What a format gives: rows and the faults of single rows. It raises a fault that ends the file."""
+
+
+def skip_blank_lines(text: str, offset: int) -> int:
+    """Where the next line that isn't blank begins. Lines aren't split off one by one: 64 million empty
+    ones are 64 MiB, and their list half a GiB."""
+    match = _BLANK_LINES.match(text, offset)
+    return match.end() if match else offset
 
 
 def oversized(place: Place) -> Fault:

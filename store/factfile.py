@@ -144,12 +144,12 @@ def _check_rows(rows: Rows, max_rows: int) -> tuple[list[FactUpdate], list[Fault
         if len(updates) + len(faults) >= max_rows:
             raise Fault("too_many_rows", f"more than {max_rows} rows", row.line, row.column, "split the file")
         if isinstance(row, Fault):
-            faults.append(row)
+            faults.append(replace(row))  # a copy: what was raised holds on to all that it passed through
         else:
             try:
                 updates.append(check(row))
             except Fault as fault:
-                faults.append(fault)
+                faults.append(replace(fault))
         if len(faults) > MAX_ROW_ERRORS:
             first = faults[0]
             raise replace(first, cause=f"more than {MAX_ROW_ERRORS} rows can't be used; first: {first.cause}")

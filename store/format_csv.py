@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
-from store.cells import Cursor, Fault, Member, Place, RawRow, Rows
+from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, oversized, skip_blank_lines
 
 _MAX_CELLS = 100  # of a row are kept, far more than there are fields; the rest is only counted
 # One cell and what ends it; possessive, so that an open quote fails at once.
@@ -56,10 +56,11 @@ def _members(row: _Row, values: dict[str, Any]) -> Callable[[], list[Member]]:
 def _rows(text: str) -> Iterator[_Row]:
     """Rows; one without quotes is split, the others are scanned."""
     offset, line = 0, 1
-    while offset < len(text):
+    while (start := skip_blank_lines(text, offset)) < len(text):
+        line += text.count("\n", offset, start)
+        offset, number = start, line
         end = text.find("\n", offset)
         end = len(text) if end < 0 else end
-        start, number = offset, line
         if text.find('"', offset, end) < 0:
             count = text.count(",", offset, end) + 1
             cells = text[offset:end].split(",", _MAX_CELLS)[:_MAX_CELLS]
@@ -74,13 +75,15 @@ def _scan(text: str, offset: int, line: int) -> tuple[list[str], int, int]:
     """The first cells of the row at `offset`, how many it has, and where the next row starts."""
     cursor = Cursor(text, offset, (line, 1))
     cells: list[str] = []
-    count, end = 0, ","
+    begin, count, end = offset, 0, ","
     while end == ",":
         match = _CELL.match(text, offset)
         if match is None:
             raise _broken(text, offset, cursor)
         quoted, plain, end = match.groups()
         count, offset = count + 1, match.end()
+        if offset - begin > MAX_RECORD:
+            raise oversized((line, 1))
         if count <= _MAX_CELLS:
             cells.append(plain if quoted is None else quoted.replace('""', '"'))
     return cells, count, offset

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, located, oversized
+from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, located, oversized, skip_blank_lines
 
+_MAX_PLACES = 1_000  # of a list's items, more than a list may have; a line of 4 MiB may hold a million
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -20,14 +21,14 @@ def read_lines(text: str) -> Rows:
     """One object a line; a line that isn't one is that row's fault alone."""
     decoder = _strict_decoder()
     number, start = 1, 0
-    while start < len(text):  # not split: 64 million empty lines are 64 MiB, and their list half a GiB
-        end = text.find("\n", start)
+    while (begin := skip_blank_lines(text, start)) < len(text):
+        number += text.count("\n", start, begin)
+        end = text.find("\n", begin)
         end = len(text) if end < 0 else end
-        line = text[start:end]
-        if len(line) > MAX_RECORD:
+        if end - begin > MAX_RECORD:
             yield oversized((number, 1))
-        elif line and not line.isspace():
-            yield _read_line(line.rstrip(), number, decoder)
+        elif line := text[begin:end].rstrip():
+            yield _read_line(line, number, decoder)
         number, start = number + 1, end + 1
 
 
@@ -212,10 +213,13 @@ class _Scanner:
     def _list(self, offset: int) -> tuple[list[Any], list[Place], int]:
         values: list[Any] = []
         items: list[Place] = []
-        offset = self.skip(offset + 1)
+        start, offset = offset, self.skip(offset + 1)
         closed = self.text[offset : offset + 1] == "]"
         offset += closed
         while not closed:
+            if len(items) == _MAX_PLACES:
+                values, offset = self._decode(start)
+                return values, items, offset
             items.append(self.place(offset))
             value, offset = self._decode(offset)
             values.append(value)

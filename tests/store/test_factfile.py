@@ -94,7 +94,7 @@ ROW_FAULTS = [
     ('{"subject": "a", "relation": "b", "object": NaN}', "syntax", 45),
     ('{"subject": "a", "version": ' + "9" * 5000 + "}", "syntax", 29),
     ('{"subject": "a", "relation" "b"}', "syntax", 29),
-    ('{"subject": "a",}', "syntax", 17),
+    ('{"subject": "a",}', "syntax", 16),
     ('{"subject": "a"', "syntax", 16),
     ('{"subject": "a', "syntax", 13),
     ('{"subject": "a"} {}', "syntax", 18),
