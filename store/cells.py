@@ -70,7 +70,9 @@ def skip_blank_lines(text: str, offset: int) -> int:
 
 
 def oversized(place: Place) -> Fault:
-    return Fault("too_long", f"a record of more than {MAX_RECORD} characters", *place, hint="one fact a record")
+    return Fault(
+        "too_long", f"a record of more than {MAX_RECORD} characters", *place, hint="one fact a record"
+    )
 
 
 def located(place: Place, members: list[Member]) -> RawRow | Fault:

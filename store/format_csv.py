@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, oversized, skip_blank_lines
 
 _MAX_CELLS = 100  # of a row are kept, far more than there are fields; the rest is only counted
+_DOUBLE = 'inside a cell a quote is written ""'
 # One cell and what ends it; possessive, so that an open quote fails at once.
 _CELL = re.compile(r'(?:"((?:[^"]++|"")*+)"|([^",\n]*+))(,|\n|\Z)')
 _QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
@@ -21,7 +22,7 @@ class _Row(NamedTuple):
 
     line: int
     cells: list[str]
-    count: int
+    width: int
     places: Callable[[], list[Place]]
 
 
@@ -33,9 +34,9 @@ def read_csv(text: str, *, fields: Collection[str], lists: Collection[str]) -> R
     names = [cell.strip() for cell in header.cells]
     _check_header(header, names, fields)
     for row in rows:
-        if row.count == 1 and not row.cells[0].strip():
+        if row.width == 1 and not row.cells[0].strip():
             continue
-        if row.count != len(names):
+        if row.width != len(names):
             yield _miscounted(row, len(names))
             continue
         if [cell.strip() for cell in row.cells] == names:
@@ -91,7 +92,7 @@ def _scan(text: str, offset: int, line: int) -> tuple[list[str], int, int]:
 
 def _places(text: str, offset: int, line: int) -> list[Place]:
     cursor = Cursor(text, offset, (line, 1))
-    places = []
+    places: list[Place] = []
     match = _CELL.match(text, offset)
     while match is not None and len(places) < _MAX_CELLS:
         places.append(cursor.at(match.start()))
@@ -109,7 +110,9 @@ def _broken(text: str, offset: int, cursor: Cursor) -> Fault:
         return Fault("syntax", "a quote inside an unquoted cell", line, column + inside, hint)
     closing = _QUOTED.match(text, offset)
     if closing is None:
-        return Fault("syntax", "this quote is never closed", line, column, 'inside a cell a quote is written ""')
+        return Fault(
+            "syntax", "this quote is never closed", line, column, 'inside a cell a quote is written ""'
+        )
     place = cursor.at(closing.end())
     return Fault("syntax", "text after a closing quote", *place, hint='inside a cell a quote is written ""')
 
@@ -144,8 +147,8 @@ def _header_hint(names: list[str], fields: Collection[str]) -> str:
 
 def _miscounted(row: _Row, wanted: int) -> Fault:
     places = row.places()
-    cause = f"the row has {row.count} cell{'s' if row.count > 1 else ''}, the header {wanted}"
-    if row.count < wanted:
+    cause = f"the row has {row.width} cell{'s' if row.width > 1 else ''}, the header {wanted}"
+    if row.width < wanted:
         return Fault("syntax", cause, *places[-1], hint="write a comma for each empty cell")
     return Fault("syntax", cause, *places[wanted], hint="quote a cell that holds a comma")
 

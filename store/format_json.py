@@ -11,7 +11,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from store.cells import MAX_RECORD, Cursor, Fault, Member, Place, RawRow, Rows, located, oversized, skip_blank_lines
+from store.cells import (
+    MAX_RECORD,
+    Cursor,
+    Fault,
+    Member,
+    Place,
+    RawRow,
+    Rows,
+    located,
+    oversized,
+    skip_blank_lines,
+)
 
 _MAX_PLACES = 1_000  # of a list's items, more than a list may have; a line of 4 MiB may hold a million
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -47,7 +58,9 @@ def _read_line(line: str, number: int, decoder: json.JSONDecoder) -> RawRow | Fa
     try:
         members, end = scanner.record(start)
         if scanner.skip(end) != len(line):
-            raise scanner.fault("the line goes on after its record", "one record a line", at=scanner.skip(end))
+            raise scanner.fault(
+                "the line goes on after its record", "one record a line", at=scanner.skip(end)
+            )
     except Fault as fault:
         if fault.column <= len(line):
             return fault
@@ -137,7 +150,7 @@ def _is_at_cut(fault: Fault, part: str, start: int, place: Place) -> bool:
     """Whether a fault comes of a window's end: the decoder points there, or to the start of the text
     that was cut."""
     line, column = Cursor(part, start, place).at(len(part))
-    return fault.cause == _PLAIN_WORDS["Unterminated string starting at"][0] or (fault.line == line and fault.column > column - 12)
+    return fault.cause == _OPEN_TEXT or (fault.line == line and fault.column > column - 12)
 
 
 def _scanner(part: str, start: int, place: Place) -> "_Scanner":
@@ -240,9 +253,10 @@ class _Scanner:
             raise self.fault("a number with thousands of digits", "put text in quotes", at=offset) from None
 
 
+_OPEN_TEXT = "this text has no closing quote"
 # What the standard decoder says, and what to do about it.
 _PLAIN_WORDS = {
-    "Unterminated string starting at": ("this text has no closing quote", 'close it; inside a text a quote is written \\"'),
+    "Unterminated string starting at": (_OPEN_TEXT, 'close it; inside a text a quote is written \\"'),
     "Invalid control character at": ("a tab or control character in a text", "write it as \\t or \\u0009"),
     "Invalid \\escape": ("an escape that JSON doesn't have", "a backslash is written \\\\"),
     "Invalid \\uXXXX escape": ("\\u without four hexadecimal digits", "a backslash is written \\\\"),

@@ -5,7 +5,7 @@ record is the one reported.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -45,7 +45,9 @@ def check(row: RawRow) -> FactUpdate:
     read = {name: _read(row, name, value) for name, value in row.values.items() if value is not None}
     for field in ("subject", "relation"):
         if not read.get(field):
-            raise _fault(row, field, _Wrong("missing", "is required", "every fact has a subject and a relation"))
+            raise _fault(
+                row, field, _Wrong("missing", "is required", "every fact has a subject and a relation")
+            )
     wanted, old = read.get("object") or None, read.get("old") or None
     aliases, old_aliases = read.get("aliases", ()), read.get("old_aliases", ())
     if read.setdefault("op", Op.UPSERT) is Op.RETRACT:  # its object is the answer to forget
@@ -56,15 +58,20 @@ def check(row: RawRow) -> FactUpdate:
         wanted, aliases, old, old_aliases = None, (), old or wanted, old_aliases or aliases
     elif wanted is None:
         raise _fault(row, "object", _Wrong("missing", "is required", "or set op to retract"))
-    elif both := {fold(name) for name in (wanted, *aliases)} & {fold(name) for name in (old or "", *old_aliases)}:
-        field = "old" if old and fold(old) in both else "old_aliases"
-        hint = "leave out what stays right: one answer can't be learned and unlearned"
-        raise _fault(row, field, _Wrong("bad_value", "holds the new answer or an alias of it", hint))
+    elif old or old_aliases:
+        _check_apart(row, {fold(name) for name in (wanted, *aliases)}, old or "", old_aliases)
     for field in ("prompts", "paraphrases"):
         _check_named(row, field, read["subject"])
     lists = {"aliases": aliases, "old": old, "old_aliases": old_aliases}
     key = FactKey(read.pop("subject"), read.pop("relation"))
     return FactUpdate(**{**read, **lists, "key": key, "object": wanted, "line": row.line})
+
+
+def _check_apart(row: RawRow, new: set[str], old: str, old_aliases: Sequence[str]) -> None:
+    field = "old" if fold(old) in new else "old_aliases"
+    if field == "old" or not new.isdisjoint(map(fold, old_aliases)):
+        hint = "leave out what stays right: one answer can't be learned and unlearned"
+        raise _fault(row, field, _Wrong("bad_value", "holds the new answer or an alias of it", hint))
 
 
 def _check_named(row: RawRow, field: str, subject: str) -> None:

@@ -24,6 +24,10 @@ _INVISIBLE = re.compile(
     "\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e00ff\U0001d173-\U0001d17a]"
     f"|(?:\\A|(?<=[{_PLAIN}]))[\u200c\u200d]|[\u200c\u200d](?=[{_PLAIN}]|\\Z)"
 )
+# Where a run of combining marks may be. Unicode's stream-safe format allows 30; sorting them takes time that
+# grows with the square of their number.
+_MARKS = re.compile("[^\\w\\s\x00-\u02ff]{31,}")
+MAX_MARKS = 30
 _WORD = re.compile("[^\\W\\d_](?:[^\\W\\d_]|[\u0300-\u036f])*")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 _OTHERS = {"Greek": re.compile("[\u0370-\u03ff]"), "Cyrillic": re.compile("[\u0400-\u052f]")}
@@ -46,16 +50,20 @@ def flaw_in_text(text: str) -> Flaw | None:
         return None
     if found := _BROKEN.search(text):
         damaged = found.group() == "\ufffd" or "\x7f" <= found.group() <= "\x9f"
-        hint = "the text was damaged by a wrong encoding: export it as UTF-8 again" if damaged else "remove it"
+        hint = (
+            "the text was damaged by a wrong encoding: export it as UTF-8 again" if damaged else "remove it"
+        )
         return Flaw("bad_text", f"holds {_named(found)}", hint)
     if found := _INVISIBLE.search(text):
         return Flaw("invisible", f"holds {_named(found)}, which can't be seen", "remove it")
+    if any(_longest_marks(run) > MAX_MARKS for run in _MARKS.findall(text)):
+        return Flaw("bad_text", f"holds more than {MAX_MARKS} combining marks in a row", "remove them")
     return None
 
 
 def flaw_in_name(text: str) -> Flaw | None:
     """The first word whose letters only look as if they were of one alphabet."""
-    if text.isascii():
+    if text.isascii() or not _LATIN.search(text):
         return None
     for word in _WORD.findall(text):
         latin = _LATIN.findall(word)
@@ -65,6 +73,14 @@ def flaw_in_name(text: str) -> Flaw | None:
                 cause = f"mixes Latin and {script} letters in the word {word[:60]!r}: {_letter(stray)}"
                 return Flaw("mixed_scripts", cause, "type the word in one alphabet")
     return None
+
+
+def _longest_marks(run: str) -> int:
+    longest = count = 0
+    for char in run:
+        count = count + 1 if unicodedata.combining(char) else 0
+        longest = max(longest, count)
+    return longest
 
 
 def _stray(latin: list[str], other: list[str]) -> str:

@@ -60,9 +60,10 @@ timeout = 30
 """
 # Every field, in every format.
 _RICH: dict[str, Any] = {
-    "subject": "São Tomé", "relation": "capital city", "object": "Lima", "op": "upsert", "aliases": ["Lima City"],
-    "old": "Cusco", "old_aliases": ["Qosqo", "Cuzco"], "effective_at": "2026-01-31T09:00:00+02:00", "version": 3,
-    "source": "atlas", "priority": "high", "note": "seen", "prompts": ["Where is {subject}'s seat?"],
+    "subject": "São Tomé", "relation": "capital city", "object": "Lima", "op": "upsert",
+    "aliases": ["Lima City"], "old": "Cusco", "old_aliases": ["Qosqo", "Cuzco"],
+    "effective_at": "2026-01-31T09:00:00+02:00", "version": 3, "source": "atlas",
+    "priority": "high", "note": "seen", "prompts": ["Where is {subject}'s seat?"],
     "paraphrases": ["{subject} is run from"],
 }  # fmt: skip
 _PLAIN = [{**_RICH, "subject": f"Place {number}"} for number in range(3)]
@@ -77,15 +78,15 @@ RICH = {
 }
 TOKENS = [
     *(bytes([byte]) for byte in b"\0\t\n\r\x0b\x0c\x1b \"'#%&*,-.:;<=>?@[\\]^`{|}~\x7f\x80\xc3\xed\xff"),
-    *(
-        char.encode()
-        for char in "\u0085\u00a0\u0301\u0345\u0430\u200b\u200d\u2028\u202e\u3000\ufb01\ufeff\ufffd\uffff\U0001d400"
-    ),
+    *(char.encode() for char in "\u0085\u00a0\u0301\u0345\u0430\u200b\u200d\u2028\u202e"),
+    *(char.encode() for char in "\u3000\ufb01\ufeff\ufffd\uffff\U0001d400"),
     b"\r\n", b"\n\n", b'""', b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\\N",
-    b"null", b"true", b"NaN", b"-0", b"1e999", b"9" * 40, b"9" * 4_400, b"0x" + b"f" * 40, b"0x" + b"f" * 4_000, b".inf", b"yes", b"~", b"=",
+    b"null", b"true", b"NaN", b"-0", b"1e999", b"9" * 40,
+    b"9" * 4_400, b"0x" + b"f" * 40, b"0x" + b"f" * 4_000, b".inf", b"yes", b"~", b"=",
     b"---\n", b"...\n", b"- ", b"? ", b": ", b"&a ", b"*a", b"<<: *a", b"!!binary ", b"!x ", b"|\n", b">-\n",
-    b"%YAML 1.1\n", b"[" * 700, b"{subject}", b'"subject"', b'"object"', b'"op": "retract", ', b'"prompts": ["', b"]]",
-    b"subject,relation,object\n", b"2026-01-31T09:00:00Z", b"[[", b"{{", b"[[publish.hooks]]\n", b'"""', b"'''",
+    b"%YAML 1.1\n", b"[" * 700, b"{subject}", b'"subject"', b'"object"', b'"op": "retract", ',
+    b'"prompts": ["', b"]]", b'"""', b"'''",
+    b"subject,relation,object\n", b"2026-01-31T09:00:00Z", b"[[", b"{{", b"[[publish.hooks]]\n",
 ]  # fmt: skip
 
 
@@ -118,22 +119,20 @@ def make_input(kind: Kind, seed: int, number: int) -> tuple[bytes, str]:
 def _mutated(rng: random.Random, data: bytes, seeds: tuple[tuple[str, bytes], ...]) -> bytes:
     start = rng.randint(0, len(data))
     end = min(len(data), start + int(rng.expovariate(0.1)))
-    match rng.randrange(9):
-        case 0:  # a byte
-            return data[:start] + rng.randbytes(1) + data[start + 1 :]
-        case 1:  # cut out
-            return data[:start] + data[end:]
-        case 2:  # cut off
-            return data[:start] if rng.random() < 0.5 else data[start:]
-        case 3:  # said again and again
-            return data[:start] + data[start:end] * rng.choice((2, 3, 100)) + data[end:]
-        case 4 | 5 | 6:  # something special
-            return data[:start] + rng.choice(TOKENS) * rng.choice((1, 1, 1, 2, 50)) + data[start:]
-        case 7:  # something special instead
-            return data[:start] + rng.choice(TOKENS) + data[end:]
+    head, middle, tail, token = data[:start], data[start:end], data[end:], rng.choice(TOKENS)
     other = rng.choice(seeds)[1]
     cut = rng.randint(0, len(other))
-    return data[:start] + other[cut:] if rng.random() < 0.5 else data[:start] + other[:cut] + data[start:]
+    ways: list[Callable[[], bytes]] = [
+        lambda: head + rng.randbytes(1) + data[start + 1 :],
+        lambda: head + tail,
+        lambda: head,
+        lambda: head + middle * rng.choice((2, 3, 100)) + tail,
+        lambda: head + token * rng.choice((1, 1, 1, 2, 50)) + middle + tail,
+        lambda: head + token + tail,
+        lambda: head + other[cut:],
+        lambda: head + other[:cut] + middle + tail,
+    ]
+    return rng.choices(ways, weights=(1, 1, 1, 1, 3, 1, 1, 1))[0]()
 
 
 def _expect(holds: object, what: str) -> None:
@@ -150,8 +149,8 @@ def check_facts(data: bytes, name: str, thorough: bool) -> str:
         if thorough:
             _expect(_refusal(data, name) == error.as_dict(), "two different refusals of the same bytes")
         return error.code
-    for error in parsed.errors:
-        _check_error(error, data)
+    for refused in parsed.errors:
+        _check_error(refused, data)
     for update in parsed.updates:
         _check_update(update)
     _expect(parsed.updates or parsed.errors, "a file without rows is read")
@@ -279,7 +278,9 @@ def main() -> int:
         return 1
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{args.inputs} {args.kind} inputs of seed {args.seed}: 0 violations, {seconds:.0f} s, peak {peak} MB")
+    print(
+        f"{args.inputs} {args.kind} inputs of seed {args.seed}: 0 violations, {seconds:.0f} s, peak {peak} MB"
+    )
     print(", ".join(f"{end} {count}" for end, count in ends.most_common()))
     return 0
 

@@ -96,7 +96,9 @@ FILES = {
     "retract.jsonl": _row('"op": "retract"'),
     "retract-two-olds.jsonl": _row('"op": "retract", "old": "Cusco"'),
     "old-is-new.jsonl": _row('"old": "LIMA"'),
-    "old-alias-is-alias.jsonl": _row('"aliases": ["Lima City"], "old": "Cusco", "old_aliases": ["lima city"]'),
+    "old-alias-is-alias.jsonl": _row(
+        '"aliases": ["Lima City"], "old": "Cusco", "old_aliases": ["lima city"]'
+    ),
     # times
     "date-only.jsonl": _row('"effective_at": "2026-02-01"'),
     "time-without-offset.jsonl": _row('"effective_at": "2026-02-01T00:00:00"'),

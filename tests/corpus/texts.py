@@ -98,6 +98,8 @@ FILES = {
     "noncharacter.jsonl": _named("Peru\ufdd0"),
     "emoji.jsonl": _named("\U0001f469\u200d\U0001f52c", "\u2764\ufe0f heart"),
     "arabic.jsonl": _named("\u0628\u064a\u0631\u0648", "\u0644\u064a\u0645\u0627"),
-    "combining-marks.jsonl": _named("Z" + "\u0351\u036b\u0343\u032a" * 10),
+    "combining-marks.jsonl": _named("Z\u0351\u036b\u0343\u032a"),
+    "combining-marks-40.jsonl": _named("Z" + "\u0351\u036b\u0343\u032a" * 10),
+    "punctuation-40.jsonl": _noted("\u2014" * 40),
     "backspaces.jsonl": _PERU.replace(b"Lima", b"Lima\\b\\b\\b\\bCusco"),
 }

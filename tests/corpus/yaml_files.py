@@ -31,7 +31,7 @@ FILES = {
     "tab-indent.yaml": b"- subject: Peru\n\trelation: capital\n",
     "bad-indent.yaml": b"- subject: Peru\n   relation: capital\n  object: Lima\n",
     "missing-space.yaml": b"- subject:Peru\n  relation:capital\n",
-    "colon-in-value.yaml": b"- subject: Star Wars: Episode V\n  relation: director\n  object: Irvin Kershner\n",
+    "colon-in-value.yaml": b"- subject: Star Wars: Episode V\n  relation: director\n  object: Kershner\n",
     "quote-open.yaml": b"- subject: 'Peru\n  relation: capital\n",
     "bracket-open.yaml": b"- {subject: Peru, relation: capital\n",
     "percent.yaml": b"- subject: Peru\n  relation: capital\n  object: %Lima\n",
@@ -67,11 +67,12 @@ FILES = {
     "version-octal.yaml": ROW + b"  version: 010\n",
     "version-huge.yaml": ROW + b"  version: " + b"9" * 5000 + b"\n",
     "block-text.yaml": ROW + b"  note: |\n    one\n    two\n",
-    "folded-object.yaml": b"- subject: Peru\n  relation: capital\n  object: >-\n    Ciudad de\n    los Reyes\n",
+    "folded-object.yaml": b"- subject: Peru\n  relation: capital\n  object: >-\n    City of\n    Lima\n",
     "duplicate-key.yaml": ROW + b"  object: Cusco\n",
     "number-as-key.yaml": ROW + b"  1: x\n",
     "list-as-key.yaml": ROW + b"  ? [a]\n  : x\n",
-    "merge-key.yaml": b"- &peru {subject: Peru, relation: capital, object: Lima}\n- {<<: *peru, object: Cusco}\n",
+    "merge-key.yaml": b"- &peru {subject: Peru, relation: capital, object: Lima}\n"
+    b"- {<<: *peru, object: Cusco}\n",
     "alias.yaml": b"- &peru {subject: Peru, relation: capital, object: Lima, aliases: &all [Lima City]}\n"
     b"- {subject: Peru, relation: largest city, object: Lima, aliases: *all}\n",
     "alias-unknown.yaml": b"- subject: *peru\n",

@@ -1,6 +1,5 @@
 """The corpus dropped into a real inbox: nothing stops the daemon's scan, nothing is lost."""
 
-import json
 import os
 from pathlib import Path
 
@@ -28,9 +27,7 @@ def entries(*folders: Path) -> int:
     )
 
 
-def test_every_file_of_the_corpus_ends_where_it_belongs(
-    house: House, inbox: Inbox, clock: FakeClock
-) -> None:
+def test_every_file_of_the_corpus_ends_where_it_belongs(house: House, inbox: Inbox, clock: FakeClock) -> None:
     """All files dropped at once end in done/ or failed/, as their golden files say, with those very
     reports beside them, and the inbox and processing/ are empty."""
     for case in CASES:
