@@ -11,7 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from store.errors import ConfigError
-from store.facts import Edit, EditRequest, Phrasing, normalise
+from store.facts import Edit, EditRequest, Phrasing
+from store.names import normalise
 from store.toml import read_toml
 
 SLOT = "{subject}"

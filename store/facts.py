@@ -4,10 +4,11 @@ Knows what a fact, an update, an edit, a reading and an outcome are. Doesn't kno
 torch or the clock: every time in here was handed in.
 """
 
-import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
+
+from store.names import fold
 
 
 class Op(StrEnum):
@@ -97,34 +98,6 @@ class Latent(StrEnum):
     START = "start"
     HISTORY = "history"
     NEGATION = "negation"
-
-
-# Kinds of compatibility characters that are another shape of the same text: full width, ligatures, fonts.
-# Not superscripts, fractions and circled digits: 10⁵ isn't 105.
-_SHAPES = frozenset({
-    "<wide>", "<narrow>", "<compat>", "<noBreak>", "<font>", "<initial>", "<medial>", "<final>", "<isolated>",
-})  # fmt: skip
-
-
-def normalise(text: str) -> str:
-    """NFC, white space folded to single spaces and stripped: how names are written down."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def fold(text: str) -> str:
-    """How names compare: normalised, without case, and whatever shape their letters have. What only
-    looks alike (Cyrillic and Latin) stays apart."""
-    text = normalise(text)
-    if text.isascii():
-        return text.casefold()
-    if not unicodedata.is_normalized("NFKC", text):
-        text = normalise("".join(map(_shapeless, text)))
-    return unicodedata.normalize("NFC", text.casefold())
-
-
-def _shapeless(char: str) -> str:
-    shape = unicodedata.decomposition(char).partition(" ")[0]
-    return unicodedata.normalize("NFKC", char) if shape in _SHAPES else char
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from store.cells import Fault, RawRow
-from store.facts import FactKey, FactUpdate, Op, Priority, fold, normalise
+from store.facts import FactKey, FactUpdate, Op, Priority
+from store.names import fold, normalise
 from store.spelling import Flaw, flaw_in_name, flaw_in_text
 from store.times import parse_time
 
@@ -78,7 +79,10 @@ def _check_named(row: RawRow, field: str, subject: str) -> None:
     """A wording that names nothing of the subject would be trained for whatever it is about."""
     words = fold(subject).split()
     for i, text in enumerate(row.values.get(field) or ()):
-        if SLOT not in text and not any(word in fold(text) for word in words):
+        if SLOT in text:
+            continue
+        folded = fold(text)
+        if not any(word in folded for word in words):
             raise _fault(row, field, _Wrong("bad_value", "doesn't name the subject", _USE_SLOT, i))
 
 

@@ -23,7 +23,8 @@ from daemon import config
 from policies.relations import Relation, parse_relation
 from store.errors import ConfigError, FactFileError
 from store.factfile import ParsedFile, parse
-from store.facts import FactUpdate, Op, normalise
+from store.facts import FactUpdate, Op
+from store.names import normalise
 from store.spelling import flaw_in_name, flaw_in_text
 from tests.corpus import FILES
 

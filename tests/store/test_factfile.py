@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from store.errors import FactFileError
 from store.factfile import is_fact_file, parse
-from store.facts import FactKey, FactUpdate, Op, Priority, normalise
+from store.facts import FactKey, FactUpdate, Op, Priority
+from store.names import normalise
 from store.spelling import flaw_in_name, flaw_in_text
 
 GOOD = '{"subject": "Peru", "relation": "capital", "object": "Lima"}'

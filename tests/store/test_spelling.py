@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.facts import FactKey, fold
+from store.facts import FactKey
+from store.names import fold
 from store.spelling import MAX_MARKS, flaw_in_name, flaw_in_text
 from store.toml import read_toml
 
