@@ -168,7 +168,7 @@ def _one_source(
         if update.source in {"", source}:
             kept.append(update if update.source else replace(update, source=source))
         else:
-            cause = f"a snapshot has one source, {source!r}; this row says {update.source!r}"
+            cause = f"a snapshot has one source, {source[:60]!r}; this row says {update.source[:60]!r}"
             faults.append(Fault("source_mismatch", cause, update.line, 1, "a snapshot for each source"))
     return kept, sorted(faults, key=lambda fault: (fault.line, fault.column)), source
 

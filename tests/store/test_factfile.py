@@ -254,6 +254,8 @@ def test_a_snapshot_has_one_source() -> None:
     """A row that names another source than the rows before it is refused, at its line."""
     text = "subject,relation,object,source\na,b,c,hr\nd,e,f,crm\n"
     assert faults(text, "x.snapshot.csv") == [("source_mismatch", 3, 1)]
+    (error,) = parse(text.replace("crm", "c" * 1_000).encode(), "x.snapshot.csv").errors
+    assert len(error.cause) < 200
 
 
 def test_an_error_says_what_where_why_and_what_next() -> None:
