@@ -246,6 +246,12 @@ def _faults(table: Mapping[str, Any]) -> Iterator[str]:
     if broken:
         yield from (f"{key}: must be a list of strings (for example {key} = ['...'])" for key in broken)
         return
+    for key, names in (("name", [str(table.get("name", "x"))]), ("aliases", lists["aliases"])):
+        yield from (
+            f"{key}: {name!r} has no letter or digit (write it in words)"
+            for name in names
+            if name.strip() and not relation_key(name)
+        )
     yield from _template_faults(lists)
     yield from _neighbour_faults(lists["neighbours"])
 
