@@ -4,7 +4,6 @@ Knows the keys, their defaults, bounds and the layout of the state directory. Do
 any part of the daemon does with them, and creates nothing on disk.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from daemon.tables import section
 from policies.sources import repeated
 from store.errors import ConfigError
 from store.facts import Suite
+from store.toml import read_toml
 
 GIB = 1024**3
 
@@ -178,8 +178,8 @@ def _read(path: Path) -> str:
 def parse(text: str, name: str) -> Config:
     """Config from TOML text; raises one ConfigError whose cause lists every fault, one a line."""
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw = read_toml(text)
+    except ValueError as error:
         raise ConfigError("parse configuration", name, str(error)) from error
     faults: list[str] = []
     config = section(Config, raw, "", faults)

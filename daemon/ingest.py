@@ -86,7 +86,7 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     now, data = house.now(), b""
     try:
         data, owner = inbox.read(claim)
-        report = record(house, claim.name, data, owner, now, resumed=claim.resumed)
+        report = record(house, claim.label, data, owner, now, resumed=claim.resumed)
         inbox.accept(claim, report, now)
         return Ingested(claim.name, report["result"], report)
     except FactFileError as error:
@@ -98,8 +98,8 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
             raise  # not this file's fault: it stays claimed
         house.log.exception("file.internal_error", file=claim.name)
         cause = f"{type(error).__name__}: {error}"
-        faults = [FactFileError("take fact file", claim.name, cause, "report this", code="internal")]
-    house.ledger.record_bad_file(_sha256(data), printable(claim.name), len(data), faults[0], now=now)
+        faults = [FactFileError("take fact file", claim.label, cause, "report this", code="internal")]
+    house.ledger.record_bad_file(_sha256(data), claim.label, len(data), faults[0], now=now)
     refused = inbox.refuse(claim, faults, now)
     first = faults[0]
     about = {"code": first.code, "line": first.line, "column": first.column, "sha256": _sha256(data)}
@@ -118,14 +118,14 @@ def record(
     if seen is not None and seen["status"] != "rejected":
         rows = house.ledger.file_rows(seen["id"])
         listed = [_row(row["line"], row["row_class"], row["edit_id"], row["reason"]) for row in rows]
-        finished = resumed and seen["name"] == printable(name)
+        finished = resumed and seen["name"] == name
         return _report(name, sha256, "accepted" if finished else "duplicate", now, listed, first_seen=seen)
-    parsed = admit(house.config, parse(data, name, max_bytes=house.config.inbox.max_file_bytes), owner)
+    parsed = admit(house.config, _parse(data, name, house.config.inbox.max_file_bytes), owner)
     if parsed.errors and not house.config.inbox.partial:
         raise ExceptionGroup(name, parsed.errors)
     result = house.ledger.record_file(
         sha256,
-        printable(name),
+        name,
         len(data),
         diff_rows(house.config, house.ledger, parsed),
         now=now,
@@ -137,6 +137,16 @@ def record(
     return _report(name, sha256, "accepted", now, listed)
 
 
+def _parse(data: bytes, name: str, max_bytes: int) -> ParsedFile:
+    try:
+        return parse(data, name, max_bytes=max_bytes)
+    except FactFileError:
+        raise
+    except Exception as error:  # a fault of ours must not make a poison file that every start dies of
+        cause = f"reading it failed: {type(error).__name__}"
+        raise FactFileError("parse fact file", name, cause, "report this", code="internal") from error
+
+
 def diff_rows(config: Config, ledger: Ledger, parsed: ParsedFile) -> list[DiffRow]:
     """What a parsed file means for the ledger as it is now; changes nothing."""
     snapshot = parsed.source if parsed.snapshot else None
@@ -144,11 +154,6 @@ def diff_rows(config: Config, ledger: Ledger, parsed: ParsedFile) -> list[DiffRo
     current = ledger.facts(None if retract else {update.key for update in parsed.updates})
     rows = diff(parsed.updates, current, snapshot_source=snapshot, retract_missing=retract)
     return admit_gone(config, rows) if retract else rows
-
-
-def printable(name: str) -> str:
-    """A file name as text that SQLite takes, whatever bytes the file system allowed."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _row(line: int, row_class: str, edit_id: int | None, reason: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the ledger.
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from daemon import waits
 from daemon.admission import admit
 from daemon.config import Config
 from daemon.house import utc_now
-from daemon.inbox import is_ignored
+from daemon.inbox import is_ignored, printable
 from daemon.ingest import diff_rows
 from daemon.status import read_work
 from daemon.users import ourselves
@@ -43,7 +42,11 @@ class Drop:
 
 def read_file(config: Config, path: Path) -> ParsedFile:
     """Parse a file as the daemon would. Raises FactFileError for what the daemon would refuse."""
-    parsed = parse(_bytes(config, path), path.name, max_bytes=config.inbox.max_file_bytes)
+    return _checked(config, path, _bytes(config, path))
+
+
+def _checked(config: Config, path: Path, data: bytes) -> ParsedFile:
+    parsed = parse(data, printable(path.name), max_bytes=config.inbox.max_file_bytes)
     parsed = admit(config, parsed, ourselves())
     if parsed.errors and not config.inbox.partial:
         raise parsed.errors[0]
@@ -57,19 +60,19 @@ def preview(config: Config, ledger: Ledger, path: Path) -> list[DiffRow]:
 
 def drop(config: Config, path: Path) -> Drop:
     """Check a file, then put a copy of it into the inbox, ready at once."""
-    read_file(config, path)
-    sha256 = hashlib.sha256(_bytes(config, path)).hexdigest()
+    data = _bytes(config, path)  # once: what is checked is what is dropped
+    _checked(config, path, data)
+    sha256 = hashlib.sha256(data).hexdigest()
     inbox = config.layout.inbox
     if is_ignored(path.name):
         raise UsageError("submit", str(path), "the inbox ignores files of this name", "rename it")
     name, count = path.name, 1
     while os.path.lexists(inbox / name):
         count += 1
-        stem, dot, suffix = path.name.partition(".")
-        name = f"{stem}.{count}{dot}{suffix}"
+        name = f"{path.stem}.{count}{path.suffix}"
     at = utc_now()
-    staged = inbox / f".{name}.{os.getpid()}.tmp"
-    shutil.copyfile(path, staged)
+    staged = inbox / f".{os.getpid()}.tmp"
+    staged.write_bytes(data)
     staged.chmod(staged.stat().st_mode & ~0o022)  # a source's owner must be the only one who can write it
     (inbox / f"{name}.ready").touch()
     staged.rename(inbox / name)
@@ -79,11 +82,14 @@ def drop(config: Config, path: Path) -> Drop:
 def _bytes(config: Config, path: Path) -> bytes:
     cap = config.inbox.max_file_bytes
     try:
-        if path.stat().st_size > cap:
-            raise FactFileError("submit", str(path), f"more than the {cap} bytes allowed", code="too_large")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(cap + 1)
     except OSError as error:
         raise UsageError("submit", str(path), error.strerror or str(error)) from error
+    if len(data) > cap:
+        hint = "split the file or raise [inbox] max_file_bytes"
+        raise FactFileError("submit", str(path), f"more than the {cap} bytes allowed", hint, code="too_large")
+    return data
 
 
 def wait(

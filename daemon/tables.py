@@ -76,8 +76,9 @@ def _scalar(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str]
     if not _is_a(hint, raw):
         faults.append(f"{path}: expected {_NAMES[hint]}, got {_kind(raw)}")
         return None
-    faults.extend(f"{path}: {fault}" for fault in _range_faults(raw, metadata))
-    return hint(raw) if hint in (Path, float) else raw
+    found = [f"{path}: {fault}" for fault in _range_faults(raw, metadata)]
+    faults.extend(found)
+    return hint(raw) if hint in (Path, float) and not found else raw
 
 
 def _is_a(hint: Any, raw: object) -> bool:
@@ -91,9 +92,12 @@ def _is_a(hint: Any, raw: object) -> bool:
 def _range_faults(raw: Any, metadata: Meta) -> Iterable[str]:
     if isinstance(raw, str) and not raw.strip():
         yield "must not be empty"
+    if isinstance(raw, str) and "\0" in raw:
+        yield "holds a NUL character, which no path or command can"
     low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)
     if isinstance(raw, int | float) and not low <= raw <= high:
-        yield f"{raw} is outside {low:g} to {high:g}"
+        shown = raw if isinstance(raw, float) or abs(raw) < 10**20 else "a number of many digits"
+        yield f"{shown} is outside {low:g} to {high:g}"
     if "allowed" in metadata and raw not in metadata["allowed"]:
         yield f"{raw!r} is none of {', '.join(metadata['allowed'])}"
     if metadata.get("plain_name") and not _plain_name(str(raw)):

@@ -17,7 +17,8 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from policies.relations import relation_key
-from store.facts import Edit, EditState, FactKey, FactUpdate, normalise
+from store.facts import Edit, EditState, FactKey, FactUpdate
+from store.names import normalise
 
 DEFAULT = "default"
 HOUR = timedelta(hours=1)  # what `max_edits_per_hour` counts, and what "at once" means for a wide change

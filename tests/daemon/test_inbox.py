@@ -18,6 +18,7 @@ from daemon.inbox import Inbox, is_ignored
 from daemon.ingest import Ingested, ingest_ready, ingest_resumed
 from daemon.submission import read_file
 from store.errors import FactFileError
+from store.factfile import parse
 from store.facts import EditState
 from tests.daemon.conftest import Take, capital
 
@@ -233,6 +234,71 @@ def test_the_same_name_again_overwrites_nothing(house: House, inbox: Inbox, fold
         ingest_ready(house, inbox)
     names = {path.name for path in next(house.layout.done.iterdir()).iterdir()}
     assert {"a.jsonl", "a.2.jsonl", "a.jsonl.result.json", "a.2.jsonl.result.json"} == names
+
+
+def test_input_named_like_a_report_is_kept(house: House, inbox: Inbox, folder: ScriptedFolder) -> None:
+    """A file called `a.jsonl.result.json` isn't written over by the report of `a.jsonl`."""
+    for ending in ("result", "error"):
+        folder.drop(f"a.jsonl.{ending}.json", f"[{GOOD}]" if ending == "result" else "[]")
+    ingest_ready(house, inbox)
+    folder.drop("a.jsonl", GOOD.replace("Lyon", "Nice"))
+    ingest_ready(house, inbox)
+    folder.drop("a.jsonl", "nonsense")
+    ingest_ready(house, inbox)
+    done = next(house.layout.done.iterdir())
+    assert (done / "a.jsonl.result.input.json").read_text() == f"[{GOOD}]"
+    assert json.loads((done / "a.jsonl.result.json").read_text())["file"] == "a.jsonl"
+    assert (house.layout.failed / "a.jsonl.error.input.json").read_text() == "[]"
+    assert refused(house, "a.jsonl")["file"] == "a.jsonl"
+
+
+def test_a_snapshot_keeps_its_source_under_a_second_name(
+    house: House, inbox: Inbox, folder: ScriptedFolder
+) -> None:
+    """Two files of one name are one source's, also when the second is found claimed after a crash."""
+    (house.layout.processing / "atlas.snapshot.jsonl").write_text(GOOD)
+    folder.drop("atlas.snapshot.jsonl", GOOD.replace("Lyon", "Nice"))
+    (claim,) = inbox.claims(FakeClock()(), lambda name, error: None)
+    assert claim.path.name == "atlas.snapshot.2.jsonl"
+    assert {done.result for done in ingest_resumed(house, inbox)} == {"accepted"}
+    assert {fact.source for fact in house.ledger.facts().values()} == {"atlas"}
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(
+    house: House, inbox: Inbox, folder: ScriptedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a file is never taken for a whole one: what its writer added later would be lost."""
+    folder.drop("slow.jsonl", GOOD)
+    fstat = os.fstat
+
+    def and_then_more(handle: int) -> os.stat_result:
+        found = fstat(handle)
+        with (house.layout.processing / "slow.jsonl").open("a") as file:
+            file.write(GOOD)
+        return found
+
+    monkeypatch.setattr("daemon.inbox.os.fstat", and_then_more)
+    (done,) = ingest_ready(house, inbox)
+    monkeypatch.undo()
+    assert done.result == "failed"
+    assert refused(house, "slow.jsonl")["code"] == "changing"
+
+
+def test_a_fault_of_ours_makes_no_poison_file(
+    house: House, inbox: Inbox, folder: ScriptedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the parser raises, the file ends in failed/ and the next one is taken."""
+
+    def broken(data: bytes, name: str, **limits: int) -> Any:
+        if name == "a.jsonl":
+            raise TypeError(name)
+        return parse(data, name, **limits)
+
+    monkeypatch.setattr("daemon.ingest.parse", broken)
+    folder.drop("a.jsonl", GOOD, age_seconds=90)
+    folder.drop("b.jsonl", GOOD)
+    assert [done.result for done in ingest_ready(house, inbox)] == ["failed", "accepted"]
+    assert refused(house, "a.jsonl")["code"] == "internal"
 
 
 def test_names_of_any_bytes_and_lengths_are_finished(
