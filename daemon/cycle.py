@@ -44,6 +44,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
         return f"edit {edit.id} waits: the disk has no room for two more models"
     if left.waits:
         return f"edit {edit.id} waits: {left.waits}"
+    began = house.now()
     edit = house.ledger.transition(
         edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
     )
@@ -56,6 +57,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     except WorkerError as error:
         outcome = break_down(house, edit, error)
     observe(house, outcome)
+    house.metrics.edit_seconds.observe(max((house.now() - began).total_seconds(), 0.0))
     return sentence(outcome)
 
 

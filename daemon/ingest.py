@@ -14,6 +14,7 @@ from typing import Any
 from daemon.config import Config
 from daemon.house import House
 from daemon.inbox import Claim, Inbox
+from daemon.metrics import Stage
 from store.diffing import diff
 from store.errors import FactFileError, PalimpsestError
 from store.factfile import ParsedFile, parse
@@ -36,7 +37,9 @@ def ingest_ready(house: House, inbox: Inbox, stop: Callable[[], object] = bool) 
     def on_stuck(name: str, error: OSError) -> None:
         house.log.error("file.stuck", name=name, errno=error.errno, cause=error.strerror)
 
-    return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
+    done = _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
+    house.metrics.succeeded(Stage.SCAN, house.now())
+    return done
 
 
 def ingest_resumed(house: House, inbox: Inbox, stop: Callable[[], object] = bool) -> list[Ingested]:

@@ -11,7 +11,7 @@ def observe(house: House, outcome: Outcome) -> None:
     """Show the outcome everywhere it is shown."""
     now = house.now()
     house.ledger.record_outcome(outcome, now=now)
-    house.metrics.observe(outcome, now)
+    house.metrics.observe(outcome)
     judged = outcome.judgement
     missed = [s.suite.value for s in judged.suites if s.verdict is not Verdict.PASS] if judged else []
     house.log.info(

@@ -15,6 +15,8 @@ from types import FrameType
 from typing import Any
 
 from daemon import capacity, control, cycle
+from daemon.chain import ChainWatch
+from daemon.exposition import serving
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
@@ -42,6 +44,7 @@ class Service:
         self._pending: set[Signal] = set()
         self._watcher = Watcher(house.layout.inbox, lambda: self._signals.put(Signal.RESCAN))
         self._schedule = Schedule(self._signals.put)
+        self._chain = ChainWatch(house)
         self._stopping = ""
         self._editing: int | None = None
         self._last_look = 0.0
@@ -78,11 +81,7 @@ class Service:
         capacity.note(house)
         house.metrics.show(take_vitals(house))  # before the first scrape: 0 would be an alarm
         if house.config.metrics.enabled:
-            server, self.metrics_port = house.metrics.serve(
-                house.config.metrics.host, house.config.metrics.port
-            )
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+            self.metrics_port = stack.enter_context(serving(house.metrics.registry, house.config.metrics))
         self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
         stack.callback(self._remove_run_files)
         with suppress(OSError):  # the supervisor tries again
@@ -188,6 +187,7 @@ class Service:
         if self._watcher.supervise():
             house.metrics.watcher_restarts.inc()
             house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
+        self._chain.look()
         house.metrics.show(take_vitals(house))
         self._notifier.watchdog()
 
