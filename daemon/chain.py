@@ -54,4 +54,4 @@ class ChainWatch:
         if broken is None:
             house.metrics.succeeded(Stage.AUDIT, house.now())
         else:
-            house.log.error("audit.chain_broken", event=broken, see="palimpsest verify")
+            house.log.error("audit.chain_broken", number=broken, see="palimpsest verify")
