@@ -141,7 +141,7 @@ class Metrics:
         self.audit_chain_ok = gauge("audit_chain_ok", "1 when the audit's chain was last found whole, else 0")
         self.build_info = gauge("build_info", "Version of this daemon", "version")
         self.model_info = gauge("model_info", "The base model", "name", "sha256")
-        for unknown in (self.served_generation, self.audit_chain_ok):
+        for unknown in (self.served_generation, self.audit_chain_ok, self.paused_since, self.initialised):
             unknown.set(math.nan)
         for stage in Stage:
             self.last_success.labels(stage.value).set(math.nan)

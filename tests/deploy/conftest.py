@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -38,11 +39,19 @@ def tool(name: str) -> str:
     return found
 
 
+def promtool(*arguments: str, stdin: str = "") -> str:
+    """Output of a promtool that found no fault."""
+    command = [tool("promtool"), *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 @cache
 def exported() -> dict[str, Exported]:
     """Every name that a daemon's metrics can be asked by."""
     metrics = Metrics(CollectorRegistry())
-    periods = {stage: 1.0 for stage in Stage}
+    periods = dict.fromkeys(Stage, 1.0)
     metrics.describe("1", "model", "sha", gates_for(Op.UPSERT), periods=periods)
     metrics.show(Vitals())
     metrics.stage_seconds.labels("learn")

@@ -1,6 +1,5 @@
 """Scrape configuration, rules and alerts: promtool agrees, every name is exported, every alert is tested."""
 
-import subprocess
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -8,16 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.conftest import PROMETHEUS, RULES, alerts, faults, recorded, rules, tool
+from tests.deploy.conftest import PROMETHEUS, RULES, alerts, faults, promtool, recorded, rules
 
 CASES = PROMETHEUS / "tests" / "alerts_test.yml"
-
-
-def promtool(*arguments: str, stdin: str = "") -> str:
-    """Output of a promtool that found no fault."""
-    done = subprocess.run([tool("promtool"), *arguments], input=stdin, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @cache
