@@ -13,7 +13,7 @@ from daemon.metrics import Stage
 from store.audit import START
 
 EVERY_SECONDS = 3600.0
-EVENTS = 500  # in one look, a few milliseconds
+EVENTS = 500  # in one look, about ten milliseconds
 
 
 class ChainWatch:

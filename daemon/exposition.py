@@ -80,7 +80,7 @@ def serving(registry: CollectorRegistry, settings: MetricsSettings) -> Iterator[
     tls = tls_context(settings)
     server = _bind(settings)
     server.tls = tls
-    server.set_app(make_wsgi_app(_WithoutCreated(registry)))  # type: ignore[arg-type]
+    server.set_app(make_wsgi_app(_WithoutCreated(registry)))
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     try:
         yield server.server_port
