@@ -17,7 +17,9 @@ import shtab
 
 from daemon import (
     bench,
+    commands_approve,
     commands_explain,
+    commands_keep,
     commands_model,
     commands_queue,
     commands_report,
@@ -47,6 +49,8 @@ EXAMPLES = {
     "materialize": ("materialize --generation 3 --out ./bot-3", "materialize --as-of 2026-01-31 --out ./bot"),
     "rollback": ("rollback --to 3", "rollback --edit 12", 'rollback --dry-run --fact "South Korea" capital'),
     "report": ("report --out report.html",),
+    "backup": ("backup", "backup --to /mnt/backups"),
+    "restore": ("restore --state /srv/bot /mnt/backups/20260131T120000Z", "restore --replace BACKUP"),
     "bench": ("bench --cases cases.jsonl --n 20 --json report.json",),
     "completion": (
         "completion bash > ~/.local/share/bash-completion/completions/palimpsest",
@@ -167,9 +171,14 @@ def _add_installation(add: Add) -> None:
     add("fetch-model", commands_run.fetch_model, "fetch and verify the default model")
     add("run", commands_run.run, "run the daemon")
     demo.add_arguments(add("demo", demo.run, "show the whole path on a scratch state directory"))
-    add("backup", commands_run.backup, "copy the ledger into backups/")
-    add("verify", commands_run.verify, "check every byte of ledger, generations and blobs")
-    add("doctor", commands_run.doctor, "look for what usually is wrong")
+    backup = add("backup", commands_keep.backup, "copy what can't be had from elsewhere, and verify the copy")
+    backup.add_argument("--to", type=Path, metavar="DIR", help="on another disk (default: backups/)")
+    restore = add("restore", commands_keep.restore, "make a state directory again from a backup")
+    restore.add_argument("backup", type=Path, metavar="BACKUP", help="one of the folders in backups/")
+    restore.add_argument("--model", metavar="DIR", help="where the base comes from (default: [model] source)")
+    restore.add_argument("--replace", action="store_true", help="move what is there into replaced/ first")
+    add("verify", commands_keep.verify, "check every byte of ledger, generations, blobs, files and backups")
+    add("doctor", commands_keep.examine, "look for what usually is wrong, and say what to do")
     gc = add("gc", commands_run.gc, "remove what the keep policy lets go")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go; exit status 2: something")
 
@@ -225,6 +234,9 @@ def _add_weights(add: Add) -> None:
         ("cancel", commands_model.cancel, "take an edit out of the queue"),
     ):
         add(name, command, text).add_argument("edit", type=int, metavar="EDIT")
+    add("approvals", commands_approve.approvals, "list the edits that wait for approval")
+    approve = add("approve", commands_approve.approve, "let edits through that wait for approval")
+    approve.add_argument("edits", nargs="+", type=commands_approve.edit_range, metavar="EDIT | FIRST-LAST")
     pin = add("pin", commands_model.pin, "keep a generation's directory")
     pin.add_argument("generation", type=int, metavar="GENERATION")
     pin.add_argument("--off", action="store_true", help="no longer")

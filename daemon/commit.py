@@ -18,6 +18,7 @@ from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation
 from store.generations import ModelStore
 from store.queries import LedgerQueries
+from store.trouble import trouble_of
 from store.wire import to_wire
 
 
@@ -93,6 +94,8 @@ def tidy(house: House) -> list[int]:
         try:
             house.models.delete(number)
         except (PalimpsestError, OSError) as error:
+            if trouble_of(error):
+                raise
             house.log.warning("generation.not_deleted", generation=number, cause=str(error))
     return gone
 

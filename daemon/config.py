@@ -13,6 +13,7 @@ from typing import Any
 
 from daemon.layout import Layout
 from daemon.tables import section
+from policies.sources import repeated
 from store.errors import ConfigError
 from store.facts import Suite
 
@@ -80,6 +81,27 @@ class CapacitySettings:
 
     enforce: bool = True
     reserve: float = _bounded(0.05, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """What a source may state and how fast; what is left out is the default source's (`policies.sources`)."""
+
+    relations: tuple[str, ...] | None = None
+    subjects: tuple[str, ...] | None = None
+    owners: tuple[str, ...] | None = None
+    prompts: bool | None = None
+    max_edits_per_hour: int | None = _bounded(None, 0, 10**6)  # 0: any number
+    require_approval: bool | None = None
+    wide_change: int | None = _bounded(None, 0, 10**6)  # 0: never
+    approvals: int | None = _bounded(None, 1, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """The control socket in the state's run directory; off, nothing listens there."""
+
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +174,8 @@ class Config:
     editing: EditingSettings = EditingSettings()
     gates: Mapping[str, GateOverride] = field(default_factory=dict, metadata={"keys": tuple(map(str, Suite))})
     capacity: CapacitySettings = CapacitySettings()
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    control: ControlSettings = ControlSettings()
     metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
     generations: GenerationSettings = GenerationSettings()
@@ -187,6 +211,8 @@ def parse(text: str, name: str) -> Config:
         raise ConfigError("parse configuration", name, str(error)) from error
     faults: list[str] = []
     config = section(Config, raw, "", faults)
+    if config is not None:
+        faults.extend(f"sources.{name}: the same source as another one" for name in repeated(config.sources))
     if faults:
         raise ConfigError(
             "check configuration",

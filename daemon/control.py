@@ -5,20 +5,22 @@ itself carries them out: an order is a row of the ledger either way.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from daemon import rollback
+from daemon import rollback, waits
 from daemon.house import House
 from daemon.runner import WorkerStopped, never
+from policies.sources import For
 from store.errors import PalimpsestError, UsageError
 from store.facts import EditState
+from store.trouble import trouble_of
 
 Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
 
 # These touch no weights and no running job, so that they are carried out while an edit is in work.
-QUICK = frozenset({"pause", "resume", "retry", "pin"})
+QUICK = frozenset({"pause", "resume", "retry", "pin", "approve"})
 PAUSED = "paused"
 
 
@@ -51,6 +53,14 @@ def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     return {"edit": edit.id, "state": str(edit.state)}
 
 
+def _approve(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
+    edits = [int(number) for number in args["edits"]]
+    house.ledger.approve(edits, actor=str(args["actor"]), now=house.now())
+    left = {number: wait for number, wait in waits.current(house).edits.items() if number in edits}
+    asked = {number: wait.what for number, wait in left.items() if wait.reason is For.APPROVAL}
+    return {"approved": edits, "still_wait": {str(number): what for number, what in asked.items()}}
+
+
 def _pin(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     row = house.ledger.pin(int(args["generation"]), bool(args["pinned"]), now=house.now())
     return {"generation": row.number, "pinned": row.pinned}
@@ -63,15 +73,18 @@ _ORDERS: dict[str, Callable[[House, Args, Idle], dict[str, Any]]] = {
     "retry": _retry,
     "cancel": _cancel,
     "pin": _pin,
+    "approve": _approve,
 }
+KINDS = frozenset(_ORDERS)
 
 
-def execute(house: House, kind: str, args: Args, idle: Idle = never) -> dict[str, Any]:
-    """Carry out one order. Raises PalimpsestError, UsageError for an order that makes no sense."""
+def execute(house: House, kind: str, args: Args, idle: Idle = never, *, actor: str) -> dict[str, Any]:
+    """Carry out one order of `actor`. Raises PalimpsestError, UsageError for one that makes no sense."""
     if kind not in _ORDERS:
         raise UsageError("carry out order", kind, f"there are only {', '.join(_ORDERS)}")
     try:
-        return _ORDERS[kind](house, args, idle)
+        # Who gives the order is what its row says; arguments can claim nobody else.
+        return _ORDERS[kind](house, {**args, "actor": actor}, idle)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("carry out order", kind, f"arguments {dict(args)}: {error!r}") from error
 
@@ -79,7 +92,8 @@ def execute(house: House, kind: str, args: Args, idle: Idle = never) -> dict[str
 def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None = None) -> list[str]:
     """Carry out every open order (of these kinds), oldest first; returns a sentence for each.
 
-    An order that fails is finished with its error. One that is cut off stays open.
+    An order that fails is finished with its error. One that is cut off, by something more urgent or by
+    the machine's trouble (`store.trouble`), stays open.
     """
     done = []
     for intent in house.ledger.open_intents():
@@ -87,12 +101,17 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         if kinds is not None and kind not in kinds:
             continue
         try:
-            result = execute(house, kind, intent["args"], idle)
+            result = house.unfinished.get(intent["id"])
+            result = result or execute(house, kind, intent["args"], idle, actor=intent["actor"])
         except WorkerStopped:
             break
         except PalimpsestError as error:
+            if trouble_of(error):
+                raise
             result = failure(error)
+        house.unfinished[intent["id"]] = result  # done once, even if saying so is put off
         house.ledger.finish_intent(intent["id"], result, house.now())
+        del house.unfinished[intent["id"]]
         state = "failed" if "error" in result else "done"
         house.log.info(f"order.{state}", order=intent["id"], kind=kind, actor=intent["actor"])
         done.append(f"order {intent['id']} ({kind}) is {state}")
@@ -116,18 +135,6 @@ def failure(error: PalimpsestError) -> dict[str, Any]:
 
 def is_paused(house: House) -> bool:
     return bool(house.ledger.get_setting(PAUSED, False))
-
-
-def backup(house: House) -> str:
-    """Copy the ledger, keep the newest `[backup] keep`; returns the copy's name."""
-    now = house.now()
-    name = f"ledger-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.sqlite"
-    house.ledger.backup(house.layout.backups / name)
-    house.ledger.set_setting("last_backup", now.isoformat(), now=now)
-    for old in sorted(house.layout.backups.glob("ledger-*.sqlite"))[: -house.config.backup.keep]:
-        old.unlink()
-    house.log.info("backup.done", name=name)
-    return name
 
 
 def last_run(house: House, what: str) -> datetime | None:

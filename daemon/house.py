@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -16,12 +17,14 @@ from daemon.config import Config
 from daemon.layout import Layout
 from daemon.logs import Log, make_log
 from daemon.metrics import Metrics
+from daemon.room import Room
 from daemon.runner import Limits, Runner, WorkerHandle
 from policies.capacity import Capacity
 from policies.relations import Relation, load_relations
+from policies.sources import Waiting
 from store.blobs import BlobStore
 from store.errors import UsageError
-from store.facts import Suite
+from store.facts import Outcome, Suite
 from store.generations import ModelStore
 from store.ledger import Ledger
 
@@ -43,6 +46,7 @@ class House:
     relations: Mapping[str, Relation]
     metrics: Metrics
     log: Log
+    room: Room
     now: Callable[[], datetime] = utc_now
     # Edits that wait out a breakdown; lost on a restart, after which they are simply tried again.
     not_before: dict[int, datetime] = field(default_factory=dict)
@@ -50,6 +54,11 @@ class House:
     suites: dict[tuple[int, int], dict[Suite, float]] = field(default_factory=dict)
     # The newest capacity by what it was worked out from: gauges ask for it several times a second.
     capacities: dict[tuple[int, int], Capacity] = field(default_factory=dict)
+    # The newest view of who waits (`daemon.waits`), by the audit event that it was worked out after.
+    waiting: dict[int, Waiting] = field(default_factory=dict)
+    # What became of edits and orders and isn't in the ledger yet, as the disk was full.
+    unrecorded: list[Outcome] = field(default_factory=list)
+    unfinished: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def live_number(self) -> int:
@@ -70,17 +79,19 @@ def open_house(
     layout = config.layout
     layout.create()
     ledger = Ledger.open(layout.ledger, backups=layout.backups)
+    models = ModelStore(layout.model)
     try:
         yield House(
             config=config,
             layout=layout,
             ledger=ledger,
-            models=ModelStore(layout.model),
+            models=models,
             blobs=BlobStore(layout.blobs),
             runner=runner or make_runner(config),
             relations=relations or load_relations(operator_relations(layout)),
             metrics=Metrics(CollectorRegistry()),
             log=log or make_log(config.logs),
+            room=Room(layout.run, models),
             now=now,
         )
     finally:

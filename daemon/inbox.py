@@ -18,12 +18,16 @@ from typing import Any
 
 from daemon.config import InboxSettings
 from daemon.layout import Layout
+from daemon.users import owner_of
+from policies.sources import Owner
 from store.errors import FactFileError
 
 _IGNORED_ENDINGS = ("~", ".tmp", ".part", ".swp")
 _READY = ".ready"
 _MAX_NAME = 200  # bytes; leaves room for `.17` and `.result.json` in the 255 that file systems allow
 _MAX_LISTED_ERRORS = 100
+# Why one entry can't be opened; anything else (no memory, a failing disk) is no reason to refuse it.
+_OWN_FAULTS = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EISDIR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +79,17 @@ class Inbox:
             yield Claim(name, path)
 
     def resume(self) -> Iterator[Claim]:
-        """What a process that died had claimed and not finished."""
-        for entry in sorted(self._layout.processing.iterdir()):
-            yield Claim(entry.name, entry, resumed=True)
+        """What was claimed and not finished: the process died, or the disk was full. Oldest first."""
+        stats = _stats(self._layout.processing)
+        for name in sorted(stats, key=lambda name: (stats[name].st_mtime_ns, name)):
+            yield Claim(name, self._layout.processing / name, resumed=True)
 
     def ready(self, now: datetime) -> list[str]:
-        """Names that are complete, by (mtime, name)."""
-        with os.scandir(self._layout.inbox) as entries:
-            stats = {entry.name: found for entry in entries if (found := _lstat(entry)) is not None}
+        """Names that are complete, by (mtime, name); none while the folder itself is missing."""
+        try:
+            stats = _stats(self._layout.inbox)
+        except (FileNotFoundError, NotADirectoryError):
+            stats = {}
         self._seen = {name: seen for name, seen in self._seen.items() if name in stats}
         waiting = {name: found for name, found in stats.items() if not is_ignored(name)}
         return sorted(
@@ -114,12 +121,15 @@ class Inbox:
         self._seen.pop(name)
         return True
 
-    def read(self, claim: Claim) -> bytes:
-        """The bytes of a claim; raises FactFileError for anything but a regular file within the cap."""
+    def read(self, claim: Claim) -> tuple[bytes, Owner]:
+        """The bytes of a claim and whose they are; raises FactFileError for anything but a regular file
+        within the cap."""
         cap = self._settings.max_file_bytes
         try:
             handle = os.open(claim.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno not in _OWN_FAULTS:
+                raise
             raise _refusal(claim, error) from error
         try:
             found = os.fstat(handle)
@@ -133,7 +143,7 @@ class Inbox:
             os.close(handle)
         if len(data) > cap:
             raise _too_large(claim, len(data), cap)
-        return data
+        return data, owner_of(found)
 
     def accept(self, claim: Claim, result: Mapping[str, Any], now: datetime) -> Path:
         """Move to `done/DATE/` with `NAME.result.json` beside it; returns where it went."""
@@ -151,6 +161,11 @@ class Inbox:
             "errors": listed,
         }
         return _finish(claim, self._layout.failed, ".error.json", report)
+
+
+def _stats(folder: Path) -> dict[str, os.stat_result]:
+    with os.scandir(folder) as entries:
+        return {entry.name: found for entry in entries if (found := _lstat(entry)) is not None}
 
 
 def _lstat(entry: "os.DirEntry[str]") -> os.stat_result | None:
@@ -176,7 +191,11 @@ def _finish(claim: Claim, folder: Path, ending: str, report: Mapping[str, Any]) 
     folder.mkdir(parents=True, exist_ok=True)
     target = _free(folder, claim.name, ending)
     staged = folder / f".{os.getpid()}{ending}.tmp"
-    staged.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    try:
+        staged.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        staged.unlink(missing_ok=True)  # half a report would keep what little room there is
+        raise
     staged.rename(target.with_name(target.name + ending))
     claim.path.rename(target)
     return target

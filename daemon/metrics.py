@@ -15,6 +15,7 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from policies.gates import Direction, Gate
+from policies.sources import For
 from store.facts import EditState, Outcome, RowClass, Suite, Verdict
 
 _STAGE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -56,11 +57,13 @@ class Vitals:
     live_generation: int = 0
     paused_since: float | None = None
     disk_free_bytes: int = 0
+    disk_full: bool = False
     ledger_bytes: int = 0
     wal_bytes: int = 0
     headroom: float = 1.0
     edits_left: int | None = None
     capacity_full: bool = False
+    waiting: Mapping[For, int] = field(default_factory=dict)
     suites: Mapping[Suite, float] = field(default_factory=dict)
     last_success: Mapping[Stage, float] = field(default_factory=dict)
 
@@ -110,6 +113,7 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Edits waiting or being worked on")
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest edit that is due")
         self.held = gauge("edits_held", "Edits held for a human")
+        self.waiting = gauge("edits_waiting", "Edits that wait for approval or their source's rate", "reason")
         self.live_generation = gauge("live_generation", "Number of the live generation; 0 is the base")
         self.served_generation = gauge(
             "served_generation", "Number of the generation that the serving endpoint was last found with"
@@ -135,6 +139,7 @@ class Metrics:
         self.period = gauge("period_seconds", "How often a stage is to run; 0: never", "stage")
         self.initialised = gauge("initialised_timestamp_seconds", "When the state directory was initialised")
         self.disk_free = gauge("disk_free_bytes", "Free bytes where the models are")
+        self.disk_full = gauge("disk_full", "1 while edits wait for room on the disk")
         self.disk_needed = gauge("disk_needed_bytes", "Free bytes without which no edit is started")
         self.ledger_bytes = gauge("ledger_size_bytes", "Size of the ledger")
         self.wal_bytes = gauge("ledger_wal_size_bytes", "Size of the ledger's write-ahead log")
@@ -219,8 +224,11 @@ class Metrics:
         self.paused.set(vitals.paused_since is not None)
         self.paused_since.set(_or_nan(vitals.paused_since))
         self.disk_free.set(vitals.disk_free_bytes)
+        self.disk_full.set(vitals.disk_full)
         self.ledger_bytes.set(vitals.ledger_bytes)
         self.wal_bytes.set(vitals.wal_bytes)
+        for reason in For:
+            self.waiting.labels(reason.value).set(vitals.waiting.get(reason, 0))
         self.headroom.set(vitals.headroom)
         self.edits_left.set(_or_nan(vitals.edits_left))
         self.capacity_full.set(vitals.capacity_full)

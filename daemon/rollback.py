@@ -24,11 +24,12 @@ from daemon.publish import announce
 from daemon.runner import WorkerError, WorkerStopped, never
 from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
-from store.errors import GenerationError
+from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, FactKey
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.queries import LedgerQueries
+from store.trouble import trouble_of
 
 Idle = Callable[[str], str | None]
 REPROBE_WANTED = "reprobe_wanted"  # a setting of the ledger
@@ -87,6 +88,8 @@ def carry_out(
 ) -> dict[str, Any]:
     """Do what was planned, then ask the facts again that were never measured in this company."""
     before = house.live_number
+    if plan.reprobe:  # owed from here on, whatever cuts this off
+        house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
     if plan.generation is None:
         number = _compose(house, plan, idle)
     else:
@@ -115,11 +118,17 @@ def carry_out(
 
 def _ask_again(house: House, edits: tuple[Edit, ...], idle: Idle) -> list[int]:
     """Re-probe after a switch that is done: being cut off here only puts the asking off."""
+    if not edits:
+        return []
     try:
-        return reprobe(house, edits, idle)
-    except (WorkerError, WorkerStopped) as error:
-        house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
-        house.log.warning("rollback.reprobe_put_off", cause=error.cause)
+        lost = reprobe(house, edits, idle)
+        house.ledger.set_setting(REPROBE_WANTED, False, now=house.now())
+        return lost
+    except (PalimpsestError, OSError) as error:
+        found = trouble_of(error)
+        if not (isinstance(error, (WorkerError, WorkerStopped)) or (found and found.passes)):
+            raise
+        house.log.warning("rollback.reprobe_put_off", reason=str(error))
         return []
 
 
@@ -132,6 +141,7 @@ def restore(house: House, number: int, idle: Idle = never) -> None:
     if number == 0:
         hint = "run `palimpsest init` on a new state directory with the same source"
         raise GenerationError("restore generation", "the base", "its files are damaged or missing", hint)
+    house.room.require("restore generation")
     with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
         house.runner.run(materialize_job(house, theta_of(house, number), staging, out), idle)
         if number in house.models.numbers():
@@ -166,6 +176,7 @@ def _compose(house: House, plan: RollbackPlan, idle: Idle) -> int:
     missing = [number for number, delta in zip(plan.edits, deltas, strict=True) if delta is None]
     if missing:
         raise GenerationError("roll back", f"edit {missing[0]}", "its vectors aren't recorded")
+    house.room.require("roll back")
     with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
         result = house.runner.run(compose_job(house, [d for d in deltas if d], staging, out), idle)
         intent = open_intent(house, out / result["theta"], plan.edits, plan.reason)

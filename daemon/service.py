@@ -1,7 +1,8 @@
 """The main loop: the one thread that owns the ledger, woken by the watcher, ticks and signals.
 
-Knows when each part has its turn and how to stop within ten seconds. Doesn't know how a part does
-its work. Other threads and signal handlers only put names into one queue.
+Knows when each part has its turn, how to stop within ten seconds, and what to do when the machine
+fails it: a full disk or a locked ledger is waited out, everything else ends the process. Doesn't know
+how a part does its work. Other threads and signal handlers only put names into one queue.
 """
 
 import json
@@ -14,22 +15,26 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import capacity, control, cycle
+from daemon import backups, capacity, control, control_socket, cycle, waits
 from daemon.chain import ChainWatch
+from daemon.control_socket import ControlSocket
 from daemon.exposition import serving
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
 from daemon.notify import Notifier
-from daemon.recovery import recover
+from daemon.recovery import is_half_done, recover
+from daemon.report import record_outcomes
 from daemon.rollback import REPROBE_WANTED, reprobe_live
 from daemon.runner import WorkerError, WorkerStopped
 from daemon.schedule import Schedule, Signal
 from daemon.vitals import describe, take_vitals
 from daemon.watch import Watcher
 from policies.cadence import Job, due
+from store.errors import LedgerError, PalimpsestError
+from store.trouble import Trouble, trouble_of
 
-_HEAVY = frozenset({Signal.REPROBE, Signal.BACKUP})
+_DAMAGED = "run `palimpsest restore --replace BACKUP` with the newest folder in backups/"
 
 
 class Service:
@@ -45,9 +50,16 @@ class Service:
         self._watcher = Watcher(house.layout.inbox, lambda: self._signals.put(Signal.RESCAN))
         self._schedule = Schedule(self._signals.put)
         self._chain = ChainWatch(house)
+        views = control_socket.views_of(house.config)
+        self._control = ControlSocket(house.layout.run, views, lambda: self._signals.put(Signal.TICK))
+        self._rescan_seconds = house.config.inbox.rescan_seconds
         self._stopping = ""
         self._editing: int | None = None
         self._last_look = 0.0
+        self._last_scan = time.monotonic()
+        # What the daemon waits out, and whether the ledger and the disk must be put in order after it.
+        self._trouble: Trouble | None = None
+        self._unsettled, self._recovered = True, False
         self.metrics_port = 0
 
     def stop(self, reason: str) -> None:
@@ -60,49 +72,104 @@ class Service:
         house = self._house
         with ExitStack() as stack:
             stack.enter_context(self._handle_signals())
-            self._start(stack)
-            house.log.info("daemon.ready", state=str(house.layout.state), port=self.metrics_port)
-            self._notifier.ready("watching the inbox")
             try:
+                self._start(stack)
+                house.log.info("daemon.ready", state=str(house.layout.state), port=self.metrics_port)
+                self._notifier.ready("watching the inbox")
                 while not self._stopping:
                     if not self.turn():
                         self._wait()
-            except Exception:
-                house.log.exception("daemon.crashed")  # the next start recovers
-                raise
+            except Exception as error:
+                with suppress(OSError):
+                    house.log.exception("daemon.crashed")  # the next start recovers
+                raise _explained(error, str(house.layout.state)) from error
             self._notifier.stopping()
         house.log.info("daemon.stopped", cause=self._stopping)
         return 0
 
     def _start(self, stack: ExitStack) -> None:
         house = self._house
-        recover(house)
+        if faults := house.ledger.integrity():
+            raise LedgerError("check ledger", str(house.layout.ledger), "; ".join(faults[:5]), _DAMAGED)
+        with self._enduring():
+            self._settle()
         describe(house)
-        capacity.note(house)
         house.metrics.show(take_vitals(house))  # before the first scrape: 0 would be an alarm
         if house.config.metrics.enabled:
             self.metrics_port = stack.enter_context(serving(house.metrics.registry, house.config.metrics))
-        self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
+        if house.config.control.enabled:
+            self._control.start()
+            stack.callback(self._control.stop)
         stack.callback(self._remove_run_files)
+        with self._enduring():
+            self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
         with suppress(OSError):  # the supervisor tries again
             self._watcher.start()
         stack.callback(self._watcher.stop)
         self._schedule.start(
             {
                 Signal.TICK: house.config.daemon.tick_seconds,
-                Signal.RESCAN: house.config.inbox.rescan_seconds,
                 Signal.REPROBE: house.config.daemon.reprobe_hours * 3600,
                 Signal.BACKUP: house.config.backup.every_hours * 3600,
             }
         )
         stack.callback(self._schedule.stop)
-        ingest_resumed(house, self._inbox, self._between_files)
         self._pending = {Signal.RESCAN, *self._overdue()}
 
     def turn(self) -> bool:
-        """Orders, then files, then periodic jobs, then one edit; True when there may be more to do."""
-        house = self._house
+        """Orders, then files, then periodic jobs, then one edit; True when there may be more to do.
+
+        While a trouble lasts nothing is written: it is only looked whether it is over.
+        """
         self._drain()
+        with self._enduring():
+            if not self._unsettled or self._settle():
+                return self._work()
+        self._look()
+        self._notifier.status(f"waiting: {self._trouble}")
+        return False
+
+    @contextmanager
+    def _enduring(self) -> Iterator[None]:
+        """Take note of a trouble that passes; anything else goes on to end the process."""
+        try:
+            yield
+        except Exception as error:
+            found = trouble_of(error)
+            if found is None or not found.passes:
+                raise
+            self._unsettled = True
+            self._house.room.ran_out |= found is Trouble.FULL
+            if found is not self._trouble:
+                self._trouble = found
+                with suppress(OSError):  # the log may be on the same disk
+                    self._house.log.error("daemon.waits", cause=str(found), error=str(error))
+
+    def _settle(self) -> bool:
+        """Put rows and disk in order once there is no trouble any more; True when that is done."""
+        house = self._house
+        if house.room.ran_out and not house.room.look():
+            return False
+        house.ledger.try_to_write()
+        if not self._recovered:
+            recover(house)
+        elif is_half_done(house):
+            recover(house, passed=f"it was cut off: {self._trouble}")
+        self._recovered = True
+        record_outcomes(house)
+        waits.note(house)
+        capacity.note(house)
+        self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
+        self._pending.add(Signal.RESCAN)
+        self._unsettled = False
+        if self._trouble is not None:
+            house.log.info("daemon.goes_on", cause=str(self._trouble))
+            self._trouble = None
+        return True
+
+    def _work(self) -> bool:
+        house = self._house
+        self._control.note_orders(house.ledger, house.now())
         control.execute_open(house, self._idle)
         self._ingest()
         try:
@@ -110,7 +177,7 @@ class Service:
         except WorkerStopped:
             return True
         except WorkerError as error:
-            house.log.error("periodic.failed", cause=str(error))
+            house.log.error("periodic.failed", kind=error.kind, reason=str(error))
         said = "editing is paused"
         if not self._stopping and not control.is_paused(house):
             said = self._step()
@@ -137,21 +204,34 @@ class Service:
             return None
         self._last_look = now
         self._drain()
-        self._ingest()
-        control.execute_open(self._house, kinds=control.QUICK)
+        if not self._unsettled:
+            with self._enduring():
+                self._meanwhile(stage)
         self._look()
+        return None if self._editing is None else control.urgent(self._house, self._editing)
+
+    def _meanwhile(self, stage: str) -> None:
+        """What is also done while a worker runs; trouble here is no reason to end what it does."""
+        self._ingest()
+        self._control.note_orders(self._house.ledger, self._house.now())
+        control.execute_open(self._house, kinds=control.QUICK)
         if self._editing is not None:
             self._write_run_file("progress.json", {"edit": self._editing, "stage": stage})
-            return control.urgent(self._house, self._editing)
-        return None
 
     def _ingest(self) -> None:
-        if Signal.RESCAN in self._pending or self._inbox.waiting():
+        # By this clock and not by the scheduler's: that one stands still while the time of day is set back.
+        now = time.monotonic()
+        scan = Signal.RESCAN in self._pending or now - self._last_scan >= self._rescan_seconds
+        if scan:
+            self._last_scan = now
             self._pending.discard(Signal.RESCAN)
+            ingest_resumed(self._house, self._inbox, self._between_files)
+        if scan or self._inbox.waiting():
             ingest_ready(self._house, self._inbox, self._between_files)
 
     def _between_files(self) -> bool:
         """Thousands of files must neither delay the stop nor starve the watchdog."""
+        self._control.beat()
         self._notifier.watchdog()
         return bool(self._stopping)
 
@@ -159,12 +239,21 @@ class Service:
         house, now = self._house, self._house.now()
         if Signal.BACKUP in self._pending:
             self._pending.discard(Signal.BACKUP)
-            control.backup(house)
+            self._backup()
         if Signal.REPROBE in self._pending:
             self._pending.discard(Signal.REPROBE)
             broken = reprobe_live(house, self._idle)
             house.ledger.set_setting("last_reprobe", now.isoformat(), now=now)
             house.log.info("reprobe.done", requeued=broken)
+
+    def _backup(self) -> None:
+        """A backup for which there is no room is no reason to stop editing."""
+        try:
+            backups.make(self._house)
+        except (PalimpsestError, OSError) as error:
+            if trouble_of(error) is not Trouble.FULL:
+                raise
+            self._house.log.error("backup.failed", cause=str(error))
 
     def _overdue(self) -> set[Signal]:
         """Periodic jobs that a daemon which is often restarted would never come to."""
@@ -189,13 +278,14 @@ class Service:
             house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
         self._chain.look()
         house.metrics.show(take_vitals(house))
+        self._control.beat()
         self._notifier.watchdog()
 
     def _wait(self) -> None:
         with suppress(queue.Empty):
             settle = self._house.config.inbox.settle_seconds
-            timeout = min(max(settle / 2, 0.05), 5.0) if self._inbox.waiting() else 5.0
-            self._pending.add(self._signals.get(timeout=timeout))
+            timeout = max(settle / 2, 0.05) if self._inbox.waiting() else self._rescan_seconds
+            self._pending.add(self._signals.get(timeout=min(timeout, 5.0)))
 
     def _drain(self) -> None:
         with suppress(queue.Empty):
@@ -230,5 +320,14 @@ class Service:
         staged.rename(self._run_file(name))
 
     def _remove_run_files(self) -> None:
-        for name in ("daemon.json", "progress.json"):
-            self._run_file(name).unlink(missing_ok=True)
+        with suppress(OSError):  # nothing may hide why the daemon ends
+            for name in ("daemon.json", "progress.json"):
+                self._run_file(name).unlink(missing_ok=True)
+
+
+def _explained(error: Exception, state: str) -> Exception:
+    """The machine's own errors as an operator's; the others speak for themselves, or are bugs."""
+    if isinstance(error, PalimpsestError) or (found := trouble_of(error)) is None:
+        return error
+    hint = "check the disk and the kernel's log, then start again: the next start recovers"
+    return PalimpsestError("run daemon", state, f"{found}: {error}", hint)

@@ -46,6 +46,8 @@ def _unknown(path: str, key: str, known: Iterable[str]) -> str:
 
 
 def _value(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str]) -> Any:
+    if isinstance(hint, types.UnionType):  # X | None, and TOML has no null
+        hint = typing.get_args(hint)[0]
     if is_dataclass(hint) and isinstance(hint, type):
         return section(hint, raw, f"{path}.", faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -53,8 +55,6 @@ def _value(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str])
         return _list(args[0], raw, path, metadata, faults)
     if origin is Mapping:
         return _mapping(args[1], raw, path, metadata, faults)
-    if isinstance(hint, types.UnionType):
-        hint = args[0]
     return _scalar(hint, raw, path, metadata, faults)
 
 
@@ -68,11 +68,11 @@ def _list(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str]) 
 
 
 def _mapping(hint: type, raw: object, path: str, metadata: Meta, faults: list[str]) -> dict[str, Any]:
-    """A table of tables whose keys come from a fixed list (`keys`)."""
+    """A table of tables whose keys come from a fixed list (`keys`), or are names that the operator gives."""
     if not isinstance(raw, dict):
         faults.append(f"{path}: expected a table, got {_kind(raw)}")
         return {}
-    keys = metadata["keys"]
+    keys = metadata.get("keys", tuple(raw))
     faults.extend(_unknown(f"{path}.", key, keys) for key in raw if key not in keys)
     return {key: section(hint, raw[key], f"{path}.{key}.", faults) for key in keys if key in raw}
 

@@ -7,11 +7,12 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from daemon import capacity, control
+from daemon import capacity, control, waits
 from daemon.chain import EVERY_SECONDS
 from daemon.house import House
 from daemon.metrics import Stage, Vitals
 from policies.gates import gates_for
+from policies.sources import For
 from store.errors import GenerationError
 from store.facts import EditState, Op, Suite
 
@@ -52,8 +53,9 @@ def describe(house: House) -> None:
 def take_vitals(house: House) -> Vitals:
     ledger, now = house.ledger, house.now()
     states = ledger.state_counts()
-    waiting = [edit.dropped_at for edit in ledger.due_edits(now, limit=1000) if edit.dropped_at]
-    left = capacity.current(house)
+    left, by_source = capacity.current(house), waits.current(house)
+    due = ledger.due_edits(now, limit=1000, without=by_source.edits)
+    waiting = [edit.dropped_at for edit in due if edit.dropped_at]
     wal = house.layout.ledger.with_name(house.layout.ledger.name + "-wal")
     return Vitals(
         queue_depth=sum(states.get(state, 0) for state in _OPEN),
@@ -62,11 +64,13 @@ def take_vitals(house: House) -> Vitals:
         live_generation=house.live_number,
         paused_since=_paused_since(house),
         disk_free_bytes=shutil.disk_usage(house.layout.state).free,
+        disk_full=house.room.lacking,
         ledger_bytes=_size(house.layout.ledger),
         wal_bytes=_size(wal),
         headroom=left.headroom,
         edits_left=left.edits_left,
         capacity_full=bool(left.waits),
+        waiting={reason: by_source.count(reason) for reason in For},
         suites=_suites(house),
         last_success=_last_success(house),
     )

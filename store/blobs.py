@@ -56,6 +56,11 @@ class BlobStore:
         """Every blob not in `keep`, and what cut-off writes left."""
         return [p for p in sorted(self.root.glob("*/*")) if p.name not in keep and p.is_file()]
 
+    def verified(self, sha256: str) -> Path:
+        """Where a blob lies, its bytes checked just now, for one that reads the file itself."""
+        self.get(sha256)
+        return self.path(sha256)
+
     def gc(self, keep: set[str]) -> list[str]:
         """Remove what is `unreferenced`; returns the file names."""
         removed = self.unreferenced(keep)

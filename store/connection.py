@@ -14,9 +14,15 @@ from sqlite_utils import Database
 from store.disk import fsync_dir, fsync_file, make_dirs
 from store.errors import LedgerError
 from store.schema import migrations
+from store.trouble import Trouble, trouble_of
 
 APPLICATION_ID = 0x50414C49  # "PALI"
-BUSY_SECONDS = 30
+BUSY_SECONDS = 30.0
+_HINTS: dict[Trouble | None, str] = {
+    Trouble.LOCKED: "another process writes; try again",
+    Trouble.FULL: "make room on the disk; nothing was written",
+    Trouble.BROKEN: "check the disk, the rights of the files and the kernel's log",
+}
 
 
 def open_writer(path: Path, backups: Path | None) -> Database:
@@ -107,9 +113,7 @@ def faults(operation: str, subject: object) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        hint = (
-            "another process writes; try again" if "locked" in str(error) else "check disk space and rights"
-        )
+        hint = _HINTS.get(trouble_of(error), "check the disk")
         raise LedgerError(operation, str(subject), str(error), hint) from error
     except sqlite3.IntegrityError as error:
         raise LedgerError(operation, str(subject), str(error), "nothing was written") from error
@@ -122,7 +126,7 @@ def _connect(path: Path, mode: str) -> Database:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     db = Database(connection, execute_plugins=False, strict=True)
-    for pragma in (f"busy_timeout = {BUSY_SECONDS * 1000}", "foreign_keys = ON", "trusted_schema = OFF"):
+    for pragma in (f"busy_timeout = {int(BUSY_SECONDS * 1000)}", "foreign_keys = ON", "trusted_schema = OFF"):
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -156,7 +160,12 @@ def _migrate(db: Database, path: Path, backups: Path | None) -> None:
         if not copy.exists():
             copy_to(db, copy)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrations().apply(db)
+    try:
+        migrations().apply(db)
+    except Exception as error:
+        failed = _pending(db, path)[0]
+        hint = "the ledger is as it was before that step, and its copy lies in backups/; report this"
+        raise LedgerError("migrate ledger", str(path), f"{failed}: {error}", hint) from error
 
 
 def integrity_faults(db: Database) -> list[str]:

@@ -171,7 +171,8 @@ class DiffRow:
 @dataclass(frozen=True, slots=True)
 class Edit:
     """One job of the ledger's queue. `prompts` and `paraphrases` hold `{subject}` or a full text;
-    one that ends in `?` or `.` is put through the chat template, the others are cloze."""
+    one that ends in `?` or `.` is put through the chat template, the others are cloze. `repeats` is the
+    edit whose content the ledger queued again by itself; None for what a file asked for."""
 
     id: int
     key: FactKey
@@ -193,6 +194,7 @@ class Edit:
     generation: int | None = None
     reason: str = ""
     delta_blob: str | None = None
+    repeats: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Self, Unpack
 
 from sqlite_utils import Database
 
-from store import intake
+from store import approvals, intake
 from store.connection import copy_to, open_reader, open_writer, transaction
 from store.errors import FactFileError, LedgerError
 from store.facts import DiffRow, Edit, EditState, Generation, Outcome, RowClass
@@ -60,6 +60,11 @@ class Ledger(LedgerQueries):
             raise LedgerError("write ledger", "connection", "it was opened for reading only")
         with transaction(self._db) as db:
             yield db
+
+    def try_to_write(self) -> None:
+        """Raises LedgerError when nobody could write now. Changes nothing."""
+        with self.write():
+            pass
 
     # files
 
@@ -126,10 +131,13 @@ class Ledger(LedgerQueries):
             append(db, now, [Event(f"edit.{to.value}", f"edit:{edit_id}", detail)])
         return self.edit(edit_id)
 
-    def requeue(self, edit_id: int, *, reason: str, now: datetime) -> Edit:
-        """editing | judged -> pending: work that was cut off."""
-        _require_state(self.edit(edit_id), {EditState.EDITING, EditState.JUDGED}, "put back")
-        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now)
+    def requeue(self, edit_id: int, *, reason: str, now: datetime, counts: bool = True) -> Edit:
+        """editing | judged -> pending: work that was cut off. Whether that `counts` as an attempt
+        depends on whose fault it was."""
+        edit = self.edit(edit_id)
+        _require_state(edit, {EditState.EDITING, EditState.JUDGED}, "put back")
+        attempt = edit.attempt if counts else max(edit.attempt - 1, 0)
+        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, attempt=attempt)
 
     def retry(self, edit_id: int, *, reason: str, now: datetime, recipe: str | None = None) -> Edit:
         """held | failed | rolled_back -> pending: work that is to be tried again, from its first
@@ -157,12 +165,22 @@ class Ledger(LedgerQueries):
             made = {
                 "state": "pending", "attempt": 0, "recipe": "default", "generation": None, "delta_blob": None,
                 "reason": reason, "dropped_at": time_text(now), "updated_at": time_text(now),
+                "repeats": edit_id,
             }  # fmt: skip
             del row["id"]
             new_id = int(db.table("edits").insert(row | made).last_rowid or 0)
             detail = {"to": "pending", "repeats": edit_id, "reason": reason}
             append(db, now, [Event("edit.pending", f"edit:{new_id}", detail)])
         return self.edit(new_id)
+
+    def approve(self, edit_ids: Sequence[int], *, actor: str, now: datetime) -> None:
+        """Note that `actor` (`UID:NAME`) lets these edits through, all of them or none. Refused for an
+        edit that doesn't wait and for one that this user approved before."""
+        edits = [self.edit(edit_id) for edit_id in dict.fromkeys(edit_ids)]
+        for edit in edits:
+            _require_state(edit, {EditState.PENDING}, "approve")
+        with self.write() as db:
+            approvals.add(db, [edit.id for edit in edits], actor, now)
 
     # outcomes
 

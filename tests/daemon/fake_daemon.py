@@ -2,7 +2,8 @@
 
     python -m tests.daemon.fake_daemon STATE [SCRIPT [RETENTION]]
 
-SCRIPT and RETENTION are the fake runner's, as JSON. Initialises the state directory when it isn't.
+SCRIPT and RETENTION are the fake runner's, as JSON. STATE/config.toml may hold further
+settings. Initialises the state directory when it isn't.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.config import BackupSettings, Config, DaemonSettings, InboxSettings, MetricsSettings
+from daemon.config import BackupSettings, Config, DaemonSettings, InboxSettings, MetricsSettings, load
 from daemon.fakes import FakeRunner
 from daemon.house import open_house
 from daemon.initialise import initialise
@@ -23,8 +24,9 @@ BASE = {"France": "Paris", "South Korea": "Seoul", "Japan": "Tokyo"}
 
 
 def make_config(state: Path) -> Config:
+    given = state / "config.toml"
     return replace(
-        Config(),
+        load(given if given.is_file() else None),
         daemon=DaemonSettings(state_dir=state, tick_seconds=0.1, stop_seconds=2),
         inbox=InboxSettings(settle_seconds=0.2, rescan_seconds=0.5),
         metrics=MetricsSettings(port=0),

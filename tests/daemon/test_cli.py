@@ -263,7 +263,7 @@ def test_submit_puts_a_copy_into_the_inbox(palimpsest: Cli, house: House, tmp_pa
 def test_verify_backup_doctor_and_gc(palimpsest: Cli, house: House) -> None:
     """Faults are found, said, and make the exit status 1."""
     assert palimpsest("verify") == (EXIT_OK, "no faults found\n")
-    assert Path(palimpsest.json("backup")[1]["path"]).is_file()
+    assert (Path(palimpsest.json("backup")[1]["path"]) / "ledger.sqlite").is_file()
     assert palimpsest("gc")[0] == EXIT_OK
     assert "daemon" in palimpsest("doctor")[1]
     weights = house.models.gen_dir(2) / "model-00002-of-00002.safetensors"

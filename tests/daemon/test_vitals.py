@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from daemon import control, cycle, rollback
+from daemon import backups, control, cycle, rollback
 from daemon.config import BackupSettings, GateOverride
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House
@@ -55,7 +55,7 @@ def test_each_stage_has_its_last_success_also_after_a_restart(
     clock.advance(10)
     cycle.step(house)
     clock.advance(10)
-    control.backup(house)
+    backups.make(house)
     take(capital("Spain", "Seville"))
     clock.advance(10)
     cycle.step(house)
@@ -118,12 +118,12 @@ def test_thresholds_say_which_side_is_bad(house: House) -> None:
 def test_pausing_twice_does_not_start_over(house: House, clock: FakeClock) -> None:
     """Since when is since the first time; resuming clears it."""
     began = clock.now.timestamp()
-    control.execute(house, "pause", {})
+    control.execute(house, "pause", {}, actor="test")
     clock.advance(3600)
-    control.execute(house, "pause", {})
+    control.execute(house, "pause", {}, actor="test")
     assert shown(restarted(house), "paused_since_timestamp_seconds") == began
     assert shown(house, "paused") == 1
-    control.execute(house, "resume", {})
+    control.execute(house, "resume", {}, actor="test")
     assert shown(house, "paused") == 0
     assert math.isnan(shown(house, "paused_since_timestamp_seconds"))
 
@@ -155,7 +155,7 @@ def test_a_whole_try_is_timed_and_a_cancelled_edit_counted(
     """From the queue to the outcome; an order that ends an edit is no outcome but counts as well."""
     take(capital("France", "Lyon"), capital("Spain", "Seville"))
     cycle.step(house)
-    control.execute(house, "cancel", {"edit": 2})
+    control.execute(house, "cancel", {"edit": 2}, actor="test")
     assert shown(house, "edit_seconds_count") == 1
     assert shown(house, "edits_total", state="cancelled") == 1
 
