@@ -197,11 +197,9 @@ class Metrics:
         if outcome.judgement is not None:
             live = outcome.state is EditState.LIVE
             self.generations.labels("committed" if live else "discarded").inc()
-        if (
-            outcome.state in (EditState.LIVE, EditState.ALREADY_KNOWN)
-            and outcome.freshness_seconds is not None
-        ):
-            self.freshness.observe(max(outcome.freshness_seconds, 0.0))
+        fresh = outcome.freshness_seconds
+        if outcome.state in (EditState.LIVE, EditState.ALREADY_KNOWN) and fresh is not None:
+            self.freshness.observe(max(fresh, 0.0))
 
     def file(self, result: str, row_classes: Iterable[RowClass] = ()) -> None:
         self.files.labels(result).inc()

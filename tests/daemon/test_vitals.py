@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from daemon import backups, control, cycle, rollback
-from daemon.config import BackupSettings, GateOverride
+from daemon.config import BackupSettings, GateOverride, SourceSettings
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House
 from daemon.metrics import Metrics, Stage
@@ -27,7 +27,9 @@ def shown(house: House, name: str, **labels: str) -> float:
 def restarted(house: House, **settings: object) -> House:
     """The same state directory as another process would see it."""
     config = replace(house.config, **settings)  # type: ignore[arg-type]
-    made = replace(house, metrics=Metrics(CollectorRegistry()), capacities={}, suites={}, config=config)
+    made = replace(
+        house, metrics=Metrics(CollectorRegistry()), capacities={}, suites={}, waiting={}, config=config
+    )
     describe(made)
     return made
 
@@ -172,3 +174,15 @@ def test_the_served_generation_is_what_the_endpoint_was_found_with(house: House)
 def test_every_stage_is_exported_from_the_start(house: House, stage: Stage) -> None:
     """A dashboard needn't guess which series will come."""
     assert shown(house, "last_success_timestamp_seconds", stage=stage) is not None
+
+
+def test_an_edit_that_waits_for_approval_is_shown_and_does_not_age_the_queue(
+    house: House, take: Take, clock: FakeClock
+) -> None:
+    """Nobody could make it now: only what is free to go says how long the queue keeps facts waiting."""
+    strict = restarted(house, sources={"wiki": SourceSettings(require_approval=True)})
+    take(capital("France", "Lyon", source="wiki"))
+    clock.advance(600)
+    assert shown(strict, "edits_waiting", reason="approval") == 1
+    assert shown(strict, "oldest_pending_age_seconds") == 0
+    assert shown(house, "oldest_pending_age_seconds") == 600
