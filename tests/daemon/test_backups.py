@@ -14,11 +14,12 @@ from daemon import backups, cycle
 from daemon.commit import complete, open_intent, serve
 from daemon.config import Config, DaemonSettings, ModelSettings
 from daemon.fakes import FakeClock, FakeRunner, tiny_model
-from daemon.house import House, make_runner, open_house
+from daemon.house import House, open_house
 from daemon.initialise import initialise
 from daemon.jobs import materialize_job
-from daemon.runner import never
+from daemon.runner import Job, Result, never
 from daemon.verifying import verify
+from policies.editing import bank, jobs
 from policies.editing.merge import read_modules, write_theta
 from store.errors import GenerationError, UsageError
 from store.manifest import differences
@@ -156,18 +157,28 @@ def test_a_backup_of_a_damaged_blob_fails_and_leaves_nothing_half(made: House) -
     assert [path.name for path in made.layout.backups.iterdir()] == [first.name]
 
 
+class Mechanism:
+    """The worker's own jobs, in this process: importing torch once is enough."""
+
+    def run(self, job: Job, _idle: Callable[[str], str | None]) -> Result:
+        return jobs.run(job, lambda _stage: None)
+
+
 @pytest.mark.slow
 def test_a_real_live_model_is_rebuilt_bit_for_bit_from_base_and_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real weights, real vectors, the real worker: all is deleted but base model and backup, and the
+    """Real weights, real vectors, the worker's own jobs: all is deleted but base model and backup, and the
     restored files are the bytes that were served."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(bank, "PROBES", 20)
+    monkeypatch.setattr(bank, "SAMPLE", 1)
+    monkeypatch.setattr(bank, "NEIGHBOURS", 1)
     source = tiny_model(tmp_path / "tiny")
     config = replace(
         Config(), daemon=DaemonSettings(state_dir=tmp_path / "state"), model=ModelSettings(name="tiny")
     )
-    with open_house(config) as house:
+    with open_house(config, runner=Mechanism()) as house:
         initialise(house, source, never)
         modules = read_modules(house.models.base_dir)
         generator = torch.Generator().manual_seed(7)
@@ -182,7 +193,7 @@ def test_a_real_live_model_is_rebuilt_bit_for_bit_from_base_and_backup(
         served = {n: b for n, b in tree(house.models.current()).items() if n != "manifest.json"}
         kept = shutil.copytree(backups.make(house), tmp_path / "kept")
     shutil.rmtree(config.layout.state)
-    result = backups.restore(config, kept, source, runner=make_runner(config))
+    result = backups.restore(config, kept, source, runner=Mechanism())
     restored = tree(config.layout.model / "gen" / "000001")
     assert {n: b for n, b in restored.items() if n != "manifest.json"} == served
     assert result["weights_sha256"] == json.loads(restored["manifest.json"])["weights_sha256"]
