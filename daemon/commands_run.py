@@ -10,6 +10,7 @@ from daemon import fetch
 from daemon.commit import removable, tidy
 from daemon.config import Config, load
 from daemon.console import progress, show
+from daemon.exposition import tls_context
 from daemon.house import open_house, require_model
 from daemon.initialise import initialise, source_directory
 from daemon.logs import quiet_log
@@ -83,6 +84,7 @@ def gc(args: argparse.Namespace, config: Config) -> int:
 
 def config_check(args: argparse.Namespace, config: Config) -> int:
     checked = load(args.file) if args.file else config
+    tls_context(checked.metrics)  # the files it names are looked into
     limits = checked.capacity
     when = f"below a headroom of {limits.reserve:g}" if limits.enforce else "never"
     show(

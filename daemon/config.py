@@ -4,7 +4,8 @@ Knows the keys, their defaults, bounds and the layout of the state directory. Do
 any part of the daemon does with them, and creates nothing on disk.
 """
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ GIB = 1024**3
 
 def _bounded(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine; a name but localhost may mean anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _choice(default: str, *allowed: str) -> Any:
@@ -97,9 +106,28 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
+    """Off loopback only with TLS, and only for clients with a certificate that `client_ca` signed."""
+
     enabled: bool = True
-    host: str = _choice("127.0.0.1", "127.0.0.1", "::1", "localhost")
+    host: str = "127.0.0.1"
     port: int = _bounded(9464, 0, 65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+
+    @property
+    def secured(self) -> bool:
+        return all(self._tls().values())
+
+    def faults(self) -> Iterator[str]:
+        missing = [name for name, path in self._tls().items() if path is None]
+        if missing and len(missing) < len(self._tls()):
+            yield f"{', '.join(missing)}: missing; tls_cert, tls_key and client_ca go together"
+        elif missing and not is_loopback(self.host):
+            yield f"host: {self.host!r} is off loopback, which needs {', '.join(missing)}"
+
+    def _tls(self) -> dict[str, Path | None]:
+        return {"tls_cert": self.tls_cert, "tls_key": self.tls_key, "client_ca": self.client_ca}
 
 
 @dataclass(frozen=True, slots=True)

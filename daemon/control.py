@@ -29,7 +29,8 @@ def _rollback(house: House, args: Args, idle: Idle) -> dict[str, Any]:
 
 
 def _pause(house: House, _args: Args, _idle: Idle) -> dict[str, Any]:
-    house.ledger.set_setting(PAUSED, True, now=house.now())
+    if not is_paused(house):  # since when it is paused is shown
+        house.ledger.set_setting(PAUSED, True, now=house.now())
     return {"paused": True}
 
 
@@ -48,6 +49,7 @@ def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     edit = house.ledger.transition(
         int(args["edit"]), EditState.CANCELLED, reason="an operator cancelled it", now=house.now()
     )
+    house.metrics.edits.labels(EditState.CANCELLED.value).inc()
     return {"edit": edit.id, "state": str(edit.state)}
 
 

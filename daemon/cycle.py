@@ -45,6 +45,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
         return _why_none(house)
     if why := left.waits or _lacks(house):
         return f"edit {edit.id} waits: {why}"
+    began = house.now()
     edit = house.ledger.transition(
         edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
     )
@@ -57,6 +58,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     except WorkerError as error:
         outcome = break_down(house, edit, error)
     observe(house, outcome)
+    house.metrics.edit_seconds.observe(max((house.now() - began).total_seconds(), 0.0))
     return sentence(outcome)
 
 

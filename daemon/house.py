@@ -24,7 +24,7 @@ from policies.relations import Relation, load_relations
 from policies.sources import Waiting
 from store.blobs import BlobStore
 from store.errors import UsageError
-from store.facts import Outcome
+from store.facts import Outcome, Suite
 from store.generations import ModelStore
 from store.ledger import Ledger
 
@@ -50,6 +50,8 @@ class House:
     now: Callable[[], datetime] = utc_now
     # Edits that wait out a breakdown; lost on a restart, after which they are simply tried again.
     not_before: dict[int, datetime] = field(default_factory=dict)
+    # The live generation's suites by what they were read from, as the capacities below.
+    suites: dict[tuple[int, int], dict[Suite, float]] = field(default_factory=dict)
     # The newest capacity by what it was worked out from: gauges ask for it several times a second.
     capacities: dict[tuple[int, int], Capacity] = field(default_factory=dict)
     # The newest view of who waits (`daemon.waits`), by the audit event that it was worked out after.

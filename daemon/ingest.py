@@ -15,6 +15,7 @@ from daemon.admission import admit, admit_gone
 from daemon.config import Config
 from daemon.house import House
 from daemon.inbox import Claim, Inbox
+from daemon.metrics import Stage
 from policies.sources import Owner
 from store.diffing import diff
 from store.errors import FactFileError, PalimpsestError
@@ -39,7 +40,9 @@ def ingest_ready(house: House, inbox: Inbox, stop: Callable[[], object] = bool) 
     def on_stuck(name: str, error: OSError) -> None:
         _say_stuck(house, name, error)
 
-    return _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
+    done = _ingest_all(house, inbox, inbox.claims(house.now(), on_stuck), stop)
+    house.metrics.succeeded(Stage.SCAN, house.now())
+    return done
 
 
 def ingest_resumed(house: House, inbox: Inbox, stop: Callable[[], object] = bool) -> list[Ingested]:

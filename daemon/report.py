@@ -9,9 +9,8 @@ from store.facts import EditState, Outcome, Verdict
 
 def observe(house: House, outcome: Outcome) -> None:
     """Show the outcome everywhere it is shown."""
-    now = house.now()
     house.unrecorded.append(outcome)
-    house.metrics.observe(outcome, now)
+    house.metrics.observe(outcome)
     judged = outcome.judgement
     missed = [s.suite.value for s in judged.suites if s.verdict is not Verdict.PASS] if judged else []
     house.log.info(

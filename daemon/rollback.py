@@ -25,7 +25,7 @@ from daemon.runner import WorkerError, WorkerStopped, never
 from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
 from store.errors import GenerationError, PalimpsestError
-from store.facts import Edit, FactKey
+from store.facts import Edit, EditState, FactKey
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.queries import LedgerQueries
@@ -101,6 +101,7 @@ def carry_out(
         announce(house, number, before, plan.reason)
         tidy(house)
     house.metrics.rollbacks.labels(trigger).inc()
+    house.metrics.edits.labels(EditState.ROLLED_BACK.value).inc(len(plan.removed))
     edits = {edit.id: edit for edit in house.ledger.live_facts()}
     broken = _ask_again(house, plans.facts_to_reprobe(plan, edits), idle)
     house.log.info("rollback.done", generation=number, previous=before, removed=plan.removed, requeued=broken)

@@ -16,7 +16,9 @@ from types import FrameType
 from typing import Any
 
 from daemon import backups, capacity, control, control_socket, cycle, waits
+from daemon.chain import ChainWatch
 from daemon.control_socket import ControlSocket
+from daemon.exposition import serving
 from daemon.house import House
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
@@ -47,6 +49,7 @@ class Service:
         self._pending: set[Signal] = set()
         self._watcher = Watcher(house.layout.inbox, lambda: self._signals.put(Signal.RESCAN))
         self._schedule = Schedule(self._signals.put)
+        self._chain = ChainWatch(house)
         views = control_socket.views_of(house.config)
         self._control = ControlSocket(house.layout.run, views, lambda: self._signals.put(Signal.TICK))
         self._rescan_seconds = house.config.inbox.rescan_seconds
@@ -93,11 +96,7 @@ class Service:
         describe(house)
         house.metrics.show(take_vitals(house))  # before the first scrape: 0 would be an alarm
         if house.config.metrics.enabled:
-            server, self.metrics_port = house.metrics.serve(
-                house.config.metrics.host, house.config.metrics.port
-            )
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+            self.metrics_port = stack.enter_context(serving(house.metrics.registry, house.config.metrics))
         if house.config.control.enabled:
             self._control.start()
             stack.callback(self._control.stop)
@@ -277,6 +276,7 @@ class Service:
         if self._watcher.supervise():
             house.metrics.watcher_restarts.inc()
             house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
+        self._chain.look()
         house.metrics.show(take_vitals(house))
         self._control.beat()
         self._notifier.watchdog()

@@ -1,7 +1,8 @@
 """Frozen dataclasses from TOML tables: every fault is collected with its key path, none raised.
 
 Knows types, bounds and near misses of key names, from annotations and field metadata (`low`,
-`high`, `allowed`, `keys`, `non_empty`, `plain_name`). Doesn't know which settings there are.
+`high`, `allowed`, `keys`, `non_empty`, `plain_name`); what one table's keys mean together, its class says
+(`faults()`, each beginning with a key). Doesn't know which settings there are.
 """
 
 import difflib
@@ -32,7 +33,11 @@ def section(cls: type[T], raw: object, path: str, faults: list[str]) -> T | None
             values[key] = _value(hints[key], raw[key], f"{path}{key}", item.metadata, faults)
         elif item.default is MISSING and item.default_factory is MISSING:
             faults.append(f"{path}{key}: missing")
-    return cls(**values) if len(faults) == before else None
+    if len(faults) > before:
+        return None
+    made = cls(**values)
+    faults.extend(f"{path}{fault}" for fault in getattr(made, "faults", tuple)())
+    return made if len(faults) == before else None
 
 
 def _unknown(path: str, key: str, known: Iterable[str]) -> str:

@@ -251,6 +251,25 @@ class LedgerQueries:
             return json.loads(row["value"])
         return default
 
+    def setting_changed_at(self, name: str) -> datetime | None:
+        for row in self._db.table("settings").rows_where("name = ?", [name]):
+            return parse_time(row["updated_at"])
+        return None
+
+    def last_times(self) -> dict[str, datetime]:
+        """When a file was last accepted (`ingest`), an edit last came to a good end (`edit`) and another
+        generation last became the live one (`publish`); what never happened is left out."""
+        newest = {
+            "ingest": "SELECT received_at FROM files WHERE status <> 'rejected'",
+            "edit": "SELECT recorded_at FROM outcomes WHERE state IN ('live', 'already_known')",
+            "publish": "SELECT live_from FROM generation_spans",
+        }
+        found = {}
+        for name, sql in newest.items():
+            for row in self._db.execute(f"{sql} ORDER BY id DESC LIMIT 1").fetchall():
+                found[name] = parse_time(row[0])
+        return found
+
     # audit
 
     def newest_event(self) -> int:
@@ -268,6 +287,11 @@ class LedgerQueries:
     def verify_audit(self) -> int | None:
         """The id of the first event that doesn't fit the hash chain, or None."""
         return audit.verify(self._db.table("audit").rows_where(order_by="id"))
+
+    def follow_audit(self, link: audit.Link, limit: int) -> tuple[audit.Link, int | None]:
+        """Check the next `limit` events after `link`, as `store.audit.follow`."""
+        rows = self._db.table("audit").rows_where("id > ?", [link.id], order_by="id", limit=limit)
+        return audit.follow(rows, link)
 
     def integrity(self) -> list[str]:
         """Faults found by SQLite (integrity and foreign keys) and by the audit chain."""

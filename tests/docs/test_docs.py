@@ -34,8 +34,11 @@ UNITLESS_GAUGES = {
     "palimpsest_edits_waiting",
     "palimpsest_capacity_edits_left",
     "palimpsest_live_generation",  # a number that names
+    "palimpsest_served_generation",
     "palimpsest_disk_full",  # 0 or 1
     "palimpsest_paused",
+    "palimpsest_capacity_full",
+    "palimpsest_audit_chain_ok",
     "palimpsest_suite_value",  # the suite decides the unit
     "palimpsest_suite_threshold",
 }
