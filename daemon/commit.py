@@ -15,6 +15,7 @@ from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation
+from store.failpoints import reach
 from store.wire import to_wire
 
 
@@ -28,6 +29,7 @@ def commit_edit(
     if edited.delta is None or edited.theta is None:
         raise WorkerError("commit generation", f"edit {edit.id}", "the worker left no vectors")
     delta = house.blobs.put(edited.delta.read_bytes())
+    reach("commit.delta")
     live = house.ledger.live_generation()
     intent = open_intent(house, edited.theta, (*(live.edits if live else ()), edit.id), reason)
     house.ledger.transition(
@@ -39,6 +41,7 @@ def commit_edit(
         generation=intent.number,
         delta_blob=delta,
     )
+    reach("commit.judged")
     readings = [{**to_wire(reading), "answers": []} for reading in edited.readings]
     try:
         complete(house, intent, staging, {"readings": readings})
@@ -55,6 +58,7 @@ def open_intent(house: House, theta: Path | None, edits: Sequence[int], reason: 
     number, now = house.ledger.next_generation_number(), house.now()
     intent = Generation(number, house.live_number, "building", "", theta_blob, tuple(edits), now, reason)
     house.ledger.insert_generation(intent, now)
+    reach("commit.intent")
     return intent
 
 
@@ -72,14 +76,18 @@ def complete(house: House, intent: Generation, staging: Path, fields: Mapping[st
         "its files are complete",
         weights_sha256=str(manifest["weights_sha256"]),
     )
+    reach("commit.built")
 
 
 def serve(house: House, number: int, reason: str, *, rolled_back: bool = False) -> None:
     """Point `current` at a built generation, make its row live, tell the engines, tidy up."""
     before = house.live_number
     house.models.promote(number)
+    reach("serve.swapped")
     house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back)
+    reach("serve.live")
     announce(house, number, before, reason)
+    reach("serve.announced")
     tidy(house)
 
 

@@ -13,6 +13,7 @@ from daemon.house import House
 from daemon.runner import WorkerStopped, never
 from store.errors import PalimpsestError, UsageError
 from store.facts import EditState, FactKey
+from store.failpoints import reach
 
 Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
@@ -95,6 +96,7 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
             break
         except PalimpsestError as error:
             result = failure(error)
+        reach("order.executed")
         house.ledger.finish_intent(intent["id"], result, house.now())
         state = "failed" if "error" in result else "done"
         house.log.info(f"order.{state}", order=intent["id"], kind=kind, actor=intent["actor"])
@@ -127,6 +129,7 @@ def backup(house: House) -> str:
     name = f"ledger-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.sqlite"
     house.ledger.backup(house.layout.backups / name)
     house.ledger.set_setting("last_backup", now.isoformat(), now=now)
+    reach("backup.noted")
     for old in sorted(house.layout.backups.glob("ledger-*.sqlite"))[: -house.config.backup.keep]:
         old.unlink()
     house.log.info("backup.done", name=name)

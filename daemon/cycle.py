@@ -25,6 +25,7 @@ from daemon.runner import WorkerError, WorkerStopped, never
 from policies.gates import gates_for, judge
 from policies.retries import Breakdown, Decision, Limits, after_breakdown, after_judgement
 from store.facts import Edit, EditState, Judgement, Outcome, Verdict
+from store.failpoints import reach
 
 _BREAKDOWNS = {
     "died": Breakdown.CRASHED,
@@ -47,6 +48,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     edit = house.ledger.transition(
         edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
     )
+    reach("edit.taken")
     try:
         with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
             edited = read_edited(house.runner.run(edit_job(house, edit, staging, out), idle), out)
@@ -55,6 +57,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
         return put_back(house, edit, stop.cause)
     except WorkerError as error:
         outcome = break_down(house, edit, error)
+    reach("edit.concluded")
     observe(house, outcome)
     return sentence(outcome)
 
@@ -84,6 +87,7 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
         edit = house.ledger.transition(
             edit.id, EditState.JUDGED, reason=judgement.reason, now=house.now(), old=old
         )
+        reach("edit.refused")
         edit = _turn_back(
             house,
             edit,

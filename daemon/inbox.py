@@ -19,6 +19,7 @@ from typing import Any
 from daemon.config import InboxSettings
 from daemon.layout import Layout
 from store.errors import FactFileError
+from store.failpoints import reach
 
 _IGNORED_ENDINGS = ("~", ".tmp", ".part", ".swp")
 _READY = ".ready"
@@ -71,6 +72,7 @@ class Inbox:
             except OSError as error:
                 on_stuck(name, error)
                 continue
+            reach("inbox.claimed")
             _remove_marker(self._layout.inbox / (name + _READY))
             yield Claim(name, path)
 
@@ -178,7 +180,9 @@ def _finish(claim: Claim, folder: Path, ending: str, report: Mapping[str, Any]) 
     staged = folder / f".{os.getpid()}{ending}.tmp"
     staged.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     staged.rename(target.with_name(target.name + ending))
+    reach("inbox.reported")
     claim.path.rename(target)
+    reach("inbox.moved")
     return target
 
 

@@ -18,6 +18,7 @@ from store.diffing import diff
 from store.errors import FactFileError, PalimpsestError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, RowClass
+from store.failpoints import reach
 from store.ledger import Ledger
 
 
@@ -75,6 +76,7 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     try:
         data = inbox.read(claim)
         report = record(house, claim.name, data, now, resumed=claim.resumed)
+        reach("ingest.recorded")
         inbox.accept(claim, report, now)
         return Ingested(claim.name, report["result"], report)
     except FactFileError as error:
@@ -107,6 +109,7 @@ def record(house: House, name: str, data: bytes, now: datetime, *, resumed: bool
     parsed = parse(data, name, max_bytes=house.config.inbox.max_file_bytes)
     if parsed.errors and not house.config.inbox.partial:
         raise ExceptionGroup(name, parsed.errors)
+    reach("ingest.parsed")
     result = house.ledger.record_file(
         sha256,
         printable(name),

@@ -13,6 +13,7 @@ from daemon import fetch
 from daemon.house import House
 from store.errors import GenerationError, UsageError
 from store.facts import Generation
+from store.failpoints import reach
 
 
 def is_initialised(house: House) -> bool:
@@ -53,10 +54,13 @@ def initialise(house: House, source: Path, idle: Callable[[str], str | None]) ->
     found = house.runner.run(job, idle)
     if not (base / "config.json").is_file():
         raise GenerationError("initialise", str(base), "the worker left no model")
+    reach("init.written")
     manifest = house.models.seal_base({"source": source.name, "init": found})
     sha256 = str(manifest["weights_sha256"])
     now = house.now()
+    reach("init.sealed")
     house.models.promote(0)
+    reach("init.promoted")
     house.ledger.insert_generation(Generation(0, None, "live", sha256, None, (), now, "the base"), now)
     house.log.info("model.initialised", model=house.config.model.name, weights_sha256=sha256, found=found)
     return {"already": False, "weights_sha256": sha256, **found}

@@ -13,6 +13,7 @@ from typing import Any
 
 from daemon.config import Hook
 from daemon.house import House
+from store.failpoints import reach
 
 TAIL = 2000  # characters of a hook's stderr that are kept
 
@@ -57,7 +58,11 @@ def run_hooks(
 ) -> list[HookResult]:
     """Run every hook in order, whatever became of the ones before."""
     body = json.dumps(payload, ensure_ascii=False, sort_keys=True).encode()
-    return [_run_hook(hook, body, pause) for hook in hooks]
+    results = []
+    for hook in hooks:
+        results.append(_run_hook(hook, body, pause))
+        reach("hook.ran")
+    return results
 
 
 def _run_hook(hook: Hook, body: bytes, pause: Callable[[float], None]) -> HookResult:

@@ -11,6 +11,7 @@ from daemon.commit import tidy
 from daemon.house import House
 from daemon.rollback import restore, served, set_aside
 from store.facts import Edit, EditState, Generation
+from store.failpoints import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def _finishable(
 def recover(house: House) -> list[Action]:
     """Put rows and disk in order after any crash; returns what was done."""
     house.models.sweep_staging()
+    reach("recovery.swept")
     generations = house.ledger.generations()
     actions = plan_recovery(
         house.ledger.edits([EditState.EDITING, EditState.JUDGED]),
@@ -128,6 +130,7 @@ def recover(house: House) -> list[Action]:
     for action in actions:
         house.log.warning("recovery.action", action=str(action))
         _apply(house, action)
+        reach("recovery.acted")
     if actions:
         tidy(house)
     return actions

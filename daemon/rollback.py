@@ -25,6 +25,7 @@ from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
 from store.errors import GenerationError
 from store.facts import Edit, FactKey
+from store.failpoints import reach
 
 Idle = Callable[[str], str | None]
 REPROBE_WANTED = "reprobe_wanted"  # a setting of the ledger
@@ -63,8 +64,11 @@ def carry_out(
         number = plan.generation
         if plan.way is Way.MATERIALIZE or house.models.verify(number):
             restore(house, number, idle)
+            reach("rollback.restored")
         house.models.promote(number)
+        reach("rollback.swapped")
         house.ledger.roll_back(number, now=house.now(), reason=plan.reason, trigger=trigger)
+        reach("rollback.live")
         announce(house, number, before, plan.reason)
         tidy(house)
     house.metrics.rollbacks.labels(trigger).inc()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from store.disk import make_dirs, write_atomic
 from store.errors import PalimpsestError
+from store.failpoints import reach
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -58,5 +59,6 @@ class BlobStore:
         for path in sorted(self.root.glob("*/*")):
             if path.name not in keep and path.is_file():
                 path.unlink()
+                reach("gc.blob")
                 removed.append(path.name)
         return removed

@@ -11,6 +11,7 @@ from typing import Any
 
 from store.disk import fsync_dir, fsync_file, sha256_file, write_atomic
 from store.errors import GenerationError
+from store.failpoints import reach
 
 MANIFEST = "manifest.json"
 
@@ -36,6 +37,7 @@ def seal(directory: Path, fields: Mapping[str, Any], *, like: Path | None = None
         stat = path.stat()
         sha256 = known.get((stat.st_dev, stat.st_ino)) or sha256_file(path)
         fsync_file(path)
+        reach("manifest.file")
         files[name] = {"sha256": sha256, "size": stat.st_size}
     weights = {name: entry["sha256"] for name, entry in files.items() if _is_weights(name)}
     if not weights:
@@ -43,6 +45,7 @@ def seal(directory: Path, fields: Mapping[str, Any], *, like: Path | None = None
     manifest = {**fields, "weights_sha256": _weights_hash(weights), "files": files}
     for folder in sorted({path.parent for path in paths.values()}):
         fsync_dir(folder)
+    reach("manifest.files")
     write_atomic(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return manifest
 
