@@ -4,6 +4,7 @@ Knows which directory to ask, and writes a past generation again when its direct
 lock and writes nothing that lasts.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -52,7 +53,7 @@ def ask_generation(
         return found.number, _ask(config, runner, models.gen_dir(found.number), prompts, on_stage)
     if found.theta_blob is None:
         raise GenerationError("ask", f"generation {found.number}", "its vectors weren't kept")
-    with tempfile.TemporaryDirectory(prefix="ask-", dir=config.layout.run) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"ask-{os.getpid()}-", dir=config.layout.run) as folder:
         staging = Path(folder) / "model"
         staging.mkdir()
         theta = BlobStore(config.layout.blobs).path(found.theta_blob)

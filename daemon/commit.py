@@ -79,12 +79,14 @@ def complete(house: House, intent: Generation, staging: Path, fields: Mapping[st
     reach("commit.built")
 
 
-def serve(house: House, number: int, reason: str, *, rolled_back: bool = False) -> None:
+def serve(
+    house: House, number: int, reason: str, *, rolled_back: bool = False, order: int | None = None
+) -> None:
     """Point `current` at a built generation, make its row live, tell the engines, tidy up."""
     before = house.live_number
     house.models.promote(number)
     reach("serve.swapped")
-    house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back)
+    house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back, order=order)
     reach("serve.live")
     announce(house, number, before, reason)
     reach("serve.announced")

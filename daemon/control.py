@@ -24,12 +24,14 @@ PAUSED = "paused"
 
 
 def _rollback(house: House, args: Args, idle: Idle) -> dict[str, Any]:
+    order = args.get("order")
     if "to" in args:
-        return rollback.to_generation(house, int(args["to"]), force=bool(args.get("force")), idle=idle)
+        force = bool(args.get("force"))
+        return rollback.to_generation(house, int(args["to"]), force=force, idle=idle, order=order)
     if "edit" in args:
-        return rollback.without_edit(house, int(args["edit"]), idle=idle)
+        return rollback.without_edit(house, int(args["edit"]), idle=idle, order=order)
     subject, relation = args["fact"]
-    return rollback.without_fact(house, FactKey(subject, relation), idle=idle)
+    return rollback.without_fact(house, FactKey(subject, relation), idle=idle, order=order)
 
 
 def _pause(house: House, _args: Args, _idle: Idle) -> dict[str, Any]:
@@ -70,12 +72,12 @@ _ORDERS: dict[str, Callable[[House, Args, Idle], dict[str, Any]]] = {
 }
 
 
-def execute(house: House, kind: str, args: Args, idle: Idle = never) -> dict[str, Any]:
-    """Carry out one order. Raises PalimpsestError, UsageError for an order that makes no sense."""
+def execute(house: House, kind: str, args: Args, idle: Idle = never, *, order: int) -> dict[str, Any]:
+    """Carry out the open order `order`. Raises PalimpsestError, UsageError for one that makes no sense."""
     if kind not in _ORDERS:
         raise UsageError("carry out order", kind, f"there are only {', '.join(_ORDERS)}")
     try:
-        return _ORDERS[kind](house, args, idle)
+        return _ORDERS[kind](house, {**args, "order": order}, idle)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("carry out order", kind, f"arguments {dict(args)}: {error!r}") from error
 
@@ -91,7 +93,11 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         if kinds is not None and kind not in kinds:
             continue
         try:
-            result = execute(house, kind, intent["args"], idle)
+            result = (
+                execute(house, kind, intent["args"], idle, order=intent["id"])
+                if intent["result"] is None
+                else rollback.finish_cut_off(house, intent["result"], idle)
+            )
         except WorkerStopped:
             break
         except PalimpsestError as error:

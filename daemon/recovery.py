@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from daemon.commit import tidy
-from daemon.house import House
+from daemon.house import House, sweep_scratch
+from daemon.publish import announce_owed
 from daemon.rollback import restore, served, set_aside
 from store.facts import Edit, EditState, Generation
 from store.failpoints import reach
@@ -101,17 +102,15 @@ def plan_recovery(
 
 
 def _finishable(
-    building: Iterable[Generation], edits: Sequence[Edit], live: int | None, disk: Disk
+    building: Iterable[Generation], edits: Iterable[Edit], live: int | None, disk: Disk
 ) -> Generation | None:
-    """The newest whole candidate on top of the live generation whose own edit had passed, if it has one."""
-    unjudged = {edit.id for edit in edits if edit.state is not EditState.JUDGED}
+    """The newest whole candidate on top of the live generation whose own edit had passed. One that a
+    rollback composed has none: its order is still open and builds it again."""
+    passed = {edit.generation for edit in edits if edit.state is EditState.JUDGED}
     whole = [
         row
         for row in building
-        if row.number in disk.complete
-        and row.parent == live
-        and row.weights_sha256
-        and not unjudged & set(row.edits)
+        if row.number in passed and row.number in disk.complete and row.parent == live and row.weights_sha256
     ]
     return max(whole, key=lambda row: row.number, default=None)
 
@@ -119,6 +118,7 @@ def _finishable(
 def recover(house: House) -> list[Action]:
     """Put rows and disk in order after any crash; returns what was done."""
     house.models.sweep_staging()
+    sweep_scratch(house.layout)
     reach("recovery.swept")
     generations = house.ledger.generations()
     actions = plan_recovery(
@@ -133,6 +133,7 @@ def recover(house: House) -> list[Action]:
         reach("recovery.acted")
     if actions:
         tidy(house)
+    announce_owed(house)
     return actions
 
 

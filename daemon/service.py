@@ -149,6 +149,7 @@ class Service:
     def _ingest(self) -> None:
         if Signal.RESCAN in self._pending or self._inbox.waiting():
             self._pending.discard(Signal.RESCAN)
+            ingest_resumed(self._house, self._inbox, self._between_files)  # what an error left half done
             ingest_ready(self._house, self._inbox, self._between_files)
 
     def _between_files(self) -> bool:
