@@ -1,15 +1,10 @@
 """A daemon killed, or failed, at every place between two durable writes, and started again."""
 
-import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from store import failpoints
-from store.errors import EXIT_CONFIG, ConfigError
 from store.failpoints import POINTS
 from tests.crash.conftest import KILLED, MakeSite, Site
 from tests.crash.world import served, told

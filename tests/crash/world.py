@@ -4,6 +4,7 @@ The functions that `tests.crash.zygote` calls in a process of its own are `work`
 `command` (the command line).
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -121,12 +122,15 @@ def row(subject: str, wanted: str | None, **more: Any) -> dict[str, Any]:
     return {**about, "object": wanted} if wanted else {**about, "op": "retract"}
 
 
-def put(inbox: Path, name: str, *rows: Mapping[str, Any]) -> None:
-    """A file that is ready at once: old, and complete when it gets its name."""
+def put(inbox: Path, name: str, *rows: Mapping[str, Any], number: int = 0) -> str:
+    """A file that is ready at once: old (a second less so for each `number`), and complete when it
+    gets its name. Returns its SHA-256."""
     staged = inbox / f".{name}"
-    staged.write_text("".join(json.dumps(each) + "\n" for each in rows))
-    os.utime(staged, (1_700_000_000, 1_700_000_000))
+    data = "".join(json.dumps(each) + "\n" for each in rows).encode()
+    staged.write_bytes(data)
+    os.utime(staged, (1_700_000_000 + number,) * 2)
     staged.rename(inbox / name)
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,8 @@ class World:
 def copied(world: World, to: Path) -> World:
     """The same state directory elsewhere."""
     shutil.copytree(world.config.layout.state, to, symlinks=True)
-    return World(config_for(to), world.inputs)
+    config = config_for(to)
+    return World(replace(config, model=world.config.model, capacity=world.config.capacity), world.inputs)
 
 
 def with_work(state: Path) -> World:
