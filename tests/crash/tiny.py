@@ -54,6 +54,7 @@ class Forked(WorkerHandle):
             os.setsid()
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
+            os.closerange(3, 1024)  # as exec would: above all the state directory's lock
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             status = 1
