@@ -18,7 +18,7 @@ from tests.crash.zygote import Zygote
 KILLS = int(os.environ.get("PALIMPSEST_KILLS", "20"))
 FIRST_SEED = int(os.environ.get("PALIMPSEST_SEED", "1"))
 TINY = os.environ.get("PALIMPSEST_TINY", "") == "1"
-KILLS_PER_SEED = 30 if TINY else 10
+KILLS_PER_SEED = 25 if TINY else 10
 SEEDS = range(FIRST_SEED, FIRST_SEED + -(-KILLS // KILLS_PER_SEED))
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def forker() -> Iterator[Zygote]:
 def test_random_kills_lose_nothing(forker: Zygote, begun: World, tmp_path: Path, seed: int) -> None:
     """Whenever the daemon dies, every invariant holds, and the next one does all that was asked."""
     where = world.copied(begun, tmp_path / "state")
-    function, patience = ("tests.crash.tiny:work", 3.0) if TINY else ("tests.crash.world:work", 1.0)
+    function, patience = ("tests.crash.tiny:work", 6.0) if TINY else ("tests.crash.world:work", 1.0)
     storm = Storm(forker, where, tmp_path / "log", seed, function, patience)
     while storm.kills < KILLS_PER_SEED:
         assert storm.life() == [], storm.log.read_text()

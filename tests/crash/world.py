@@ -144,8 +144,9 @@ class World:
 def copied(world: World, to: Path) -> World:
     """The same state directory elsewhere."""
     shutil.copytree(world.config.layout.state, to, symlinks=True)
-    config = config_for(to)
-    return World(replace(config, model=world.config.model, capacity=world.config.capacity), world.inputs)
+    config = world.config
+    other = config_for(to)
+    return World(replace(config, daemon=other.daemon, publish=other.publish), world.inputs)
 
 
 def with_work(state: Path) -> World:
