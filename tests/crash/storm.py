@@ -56,14 +56,14 @@ class Storm:
         if child.wait(self.random.uniform(0, self.patience)) is None:
             child.kill()
         self.kills += child.wait() == -9
-        return self._said([*self._status(child), *self.broken()])
+        return self.said([*self._status(child), *self.broken()])
 
     def calm(self) -> list[str]:
         """Let a daemon do all that is left; returns what is broken then."""
         child = self.start()
         if child.end() != 0:
-            return self._said([f"the daemon ended with {child.wait()}"])
-        return self._said([*self.broken(recovered=True), *self._undone()])
+            return self.said([f"the daemon ended with {child.wait()}"])
+        return self.said([*self.broken(recovered=True), *self.undone()])
 
     def start(self, failpoint: str = "") -> Child:
         state = str(self.world.config.layout.state)
@@ -109,7 +109,7 @@ class Storm:
             )
             ledger.add_intent("rollback", args, now=utc_now(), actor="storm")
 
-    def _undone(self) -> list[str]:
+    def undone(self) -> list[str]:
         """Work that a daemon at rest hasn't done, and facts that the ledger got wrong."""
         with closing(Ledger.open_readonly(self.world.config.layout.ledger)) as ledger:
             found = [f"edit {edit.id} is still {edit.state}" for edit in ledger.edits(OPEN)]
@@ -123,5 +123,5 @@ class Storm:
         status = child.wait()
         return [] if status in (0, -9) else [f"the daemon ended with {status}"]
 
-    def _said(self, found: list[str]) -> list[str]:
+    def said(self, found: list[str]) -> list[str]:
         return [f"seed {self.seed}, after {self.kills} kills: {fault}" for fault in found]

@@ -102,10 +102,16 @@ def tiny_config(state: Path) -> Config:
 
 def initialised(state: Path) -> World:
     """A state directory with a tiny model, nothing to do. Takes half a minute; copy it."""
-    config = tiny_config(state)
+    prepare(str(state))
+    return World(tiny_config(state), ())
+
+
+def prepare(state: str) -> int:
+    """Initialise a state directory in the process that calls it."""
+    config = tiny_config(Path(state))
     with open_house(config, log=make_log(config.logs)) as house:
-        initialise(house, tiny_model(state.parent / "source", layers=LAYERS), never)
-    return World(config, ())
+        initialise(house, tiny_model(Path(state).parent / "source", layers=LAYERS), never)
+    return 0
 
 
 def work(state: str) -> int:

@@ -34,6 +34,7 @@ from daemon.house import House, open_house
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready
 from daemon.initialise import initialise
+from daemon.layout import Layout
 from daemon.logs import make_log
 from daemon.runner import never
 from daemon.service import Service
@@ -42,6 +43,7 @@ from store.blobs import BlobStore
 from store.facts import EditState
 from store.ledger import Ledger
 from store.lock import StateLock
+from store.queries import LedgerQueries
 from store.schema import migrations
 from tests.invariants import input_hashes
 
@@ -73,7 +75,7 @@ class Daemon(Service):
 
     def turn(self) -> bool:
         more = super().turn()
-        if self._until_rest and not more and at_rest(self._own):
+        if self._until_rest and not more and at_rest(self._own.layout, self._own.ledger):
             self.stop("all is done")
         return more
 
@@ -87,17 +89,21 @@ def work(state: str, until_rest: bool = True) -> int:
         return Daemon(house, until_rest=until_rest).run()
 
 
+def serve(state: str) -> int:
+    """The same until it is told to stop."""
+    return work(state, until_rest=False)
+
+
 def command(*arguments: str) -> int:
     """Run the command line."""
     return cli.main(arguments)
 
 
-def at_rest(house: House) -> bool:
+def at_rest(layout: Layout, ledger: LedgerQueries) -> bool:
     """Whether nothing is queued, ordered or lying about."""
-    layout = house.layout
     if any(layout.inbox.iterdir()) or any(layout.processing.iterdir()):
         return False
-    return not house.ledger.open_intents() and not any(house.ledger.state_counts()[s] for s in OPEN)
+    return not ledger.open_intents() and not any(ledger.state_counts()[s] for s in OPEN)
 
 
 def told(config: Config) -> list[int]:

@@ -86,30 +86,35 @@ class Zygote:
 
 
 def main(modules: list[str]) -> None:
-    """Answer requests until the pipe is closed."""
+    """Answer requests until the pipe is closed; children that are left end then."""
     for module in modules:
         importlib.import_module(module)
+    running: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)
-        answer = _fork(request) if request["do"] == "start" else _wait(request["pid"], request["seconds"])
+        answer = _fork(request, running) if request["do"] == "start" else _wait(request, running)
         print(json.dumps(answer), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
 
 
-def _wait(pid: int, seconds: float) -> int | None:
-    deadline = time.monotonic() + seconds
+def _wait(request: Mapping[str, Any], running: set[int]) -> int | None:
+    deadline = time.monotonic() + request["seconds"]
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
+        found, status = os.waitpid(request["pid"], os.WNOHANG)
         if found:
+            running.discard(found)
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.002)
 
 
-def _fork(request: Mapping[str, Any]) -> int:
+def _fork(request: Mapping[str, Any], running: set[int]) -> int:
     pid = os.fork()
     if pid == 0:
         _call(request)
+    running.add(pid)
     return pid
 
 
