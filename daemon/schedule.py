@@ -31,9 +31,7 @@ class Schedule:
         logging.getLogger("apscheduler").addHandler(logging.NullHandler())
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={
-                "default": ThreadPoolExecutor(1)
-            },  # posting takes no time; ten threads would come to be
+            executors={"default": ThreadPoolExecutor(1)},  # posting takes no time; by default ten come to be
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
