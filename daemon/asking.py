@@ -5,6 +5,7 @@ lock; of the state directory nothing is changed.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +121,7 @@ def directory_of(config: Config, found: Generation, on_stage: OnStage, runner: R
     if found.number in models.numbers():
         yield models.gen_dir(found.number)
         return
-    with tempfile.TemporaryDirectory(prefix="past-", dir=config.layout.run) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"past-{os.getpid()}-", dir=config.layout.run) as folder:
         staging = Path(folder) / "model"
         _rebuild(config, found, staging, on_stage, runner)
         yield staging

@@ -23,6 +23,7 @@ from daemon.runner import Runner, never
 from store.blobs import BlobStore
 from store.disk import fsync_dir, make_dirs, write_atomic
 from store.errors import GenerationError, UsageError
+from store.failpoints import reach
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
@@ -43,7 +44,7 @@ def make(house: House, to: Path | None = None) -> Path:
     make_dirs(parent)
     target = _free(parent, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
     staging = parent / f".{target.name}.tmp"
-    shutil.rmtree(staging, ignore_errors=True)
+    _sweep(parent)
     staging.mkdir()
     try:
         _fill(house, staging, newest(parent))
@@ -51,15 +52,26 @@ def make(house: House, to: Path | None = None) -> Path:
         seal(staging, fields, weights=False)
         if faults := differences(staging):
             raise GenerationError("back up", str(target), faults[0], "check the disk, then try again")
+        reach("backup.sealed")
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     fsync_dir(parent)
-    for old in every(parent)[: -house.config.backup.keep]:
-        shutil.rmtree(old)
+    reach("backup.named")
     house.ledger.set_setting("last_backup", now.isoformat(), now=now)
+    reach("backup.noted")
+    for old in every(parent)[: -house.config.backup.keep]:
+        (old / MANIFEST).unlink()  # from here on it is no backup
+    _sweep(parent)
     house.log.info("backup.done", name=target.name)
     return target
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what was cut off while it was made or removed: the manifest is there last and goes first."""
+    for path in (*parent.glob(".[0-9]*Z*.tmp"), *parent.glob("[0-9]*T[0-9]*Z*")):
+        if path.name.startswith(".") or not (path / MANIFEST).exists():
+            shutil.rmtree(path)
 
 
 def every(parent: Path) -> list[Path]:

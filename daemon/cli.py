@@ -29,6 +29,7 @@ from daemon import (
 from daemon.config import Config, load
 from daemon.orders import OrderFailed
 from daemon.vitals import our_version
+from store import failpoints
 from store.errors import EXIT_OK, ConfigError, FactFileError, PalimpsestError, UsageError
 
 Command = Callable[[argparse.Namespace, Config], int]
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        failpoints.arm(os.environ)
         refuse_python_daemon()
         args = make_parser().parse_args(arguments)
         config = load(args.config or _found_config(args.state), args.state)

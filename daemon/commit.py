@@ -16,6 +16,7 @@ from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation
+from store.failpoints import reach
 from store.generations import ModelStore
 from store.queries import LedgerQueries
 from store.trouble import trouble_of
@@ -32,6 +33,7 @@ def commit_edit(
     if edited.delta is None or edited.theta is None:
         raise WorkerError("commit generation", f"edit {edit.id}", "the worker left no vectors")
     delta = house.blobs.put(edited.delta.read_bytes())
+    reach("commit.delta")
     live = house.ledger.live_generation()
     intent = open_intent(house, edited.theta, (*(live.edits if live else ()), edit.id), reason)
     house.ledger.transition(
@@ -43,6 +45,7 @@ def commit_edit(
         generation=intent.number,
         delta_blob=delta,
     )
+    reach("commit.judged")
     readings = [{**to_wire(reading), "answers": []} for reading in edited.readings]
     try:
         complete(house, intent, staging, {"readings": readings})
@@ -59,6 +62,7 @@ def open_intent(house: House, theta: Path | None, edits: Sequence[int], reason: 
     number, now = house.ledger.next_generation_number(), house.now()
     intent = Generation(number, house.live_number, "building", "", theta_blob, tuple(edits), now, reason)
     house.ledger.insert_generation(intent, now)
+    reach("commit.intent")
     return intent
 
 
@@ -76,14 +80,20 @@ def complete(house: House, intent: Generation, staging: Path, fields: Mapping[st
         "its files are complete",
         weights_sha256=str(manifest["weights_sha256"]),
     )
+    reach("commit.built")
 
 
-def serve(house: House, number: int, reason: str, *, rolled_back: bool = False) -> None:
+def serve(
+    house: House, number: int, reason: str, *, rolled_back: bool = False, order: int | None = None
+) -> None:
     """Point `current` at a built generation, make its row live, tell the engines, tidy up."""
     before = house.live_number
     house.models.promote(number)
-    house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back)
+    reach("serve.swapped")
+    house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back, order=order)
+    reach("serve.live")
     announce(house, number, before, reason)
+    reach("serve.announced")
     tidy(house)
 
 

@@ -14,6 +14,7 @@ from daemon.runner import WorkerStopped, never
 from policies.sources import For
 from store.errors import PalimpsestError, UsageError
 from store.facts import EditState
+from store.failpoints import reach
 from store.trouble import trouble_of
 
 Idle = Callable[[str], str | None]
@@ -78,13 +79,16 @@ _ORDERS: dict[str, Callable[[House, Args, Idle], dict[str, Any]]] = {
 KINDS = frozenset(_ORDERS)
 
 
-def execute(house: House, kind: str, args: Args, idle: Idle = never, *, actor: str) -> dict[str, Any]:
-    """Carry out one order of `actor`. Raises PalimpsestError, UsageError for one that makes no sense."""
+def execute(
+    house: House, kind: str, args: Args, idle: Idle = never, *, actor: str, order: int | None = None
+) -> dict[str, Any]:
+    """Carry out an order of `actor`, which is row `order`. Raises PalimpsestError, UsageError for one that
+    makes no sense."""
     if kind not in _ORDERS:
         raise UsageError("carry out order", kind, f"there are only {', '.join(_ORDERS)}")
     try:
         # Who gives the order is what its row says; arguments can claim nobody else.
-        return _ORDERS[kind](house, {**args, "actor": actor}, idle)
+        return _ORDERS[kind](house, {**args, "actor": actor, "order": order}, idle)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("carry out order", kind, f"arguments {dict(args)}: {error!r}") from error
 
@@ -102,7 +106,11 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
             continue
         try:
             result = house.unfinished.get(intent["id"])
-            result = result or execute(house, kind, intent["args"], idle, actor=intent["actor"])
+            if result is None and intent["result"] is not None:
+                result = rollback.finish_cut_off(house, intent["result"], idle)
+            elif result is None:
+                known = {"actor": intent["actor"], "order": intent["id"]}
+                result = execute(house, kind, intent["args"], idle, **known)
         except WorkerStopped:
             break
         except PalimpsestError as error:
@@ -110,6 +118,7 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
                 raise
             result = failure(error)
         house.unfinished[intent["id"]] = result  # done once, even if saying so is put off
+        reach("order.executed")
         house.ledger.finish_intent(intent["id"], result, house.now())
         del house.unfinished[intent["id"]]
         state = "failed" if "error" in result else "done"

@@ -28,6 +28,7 @@ from policies.gates import gates_for, judge
 from policies.retries import Breakdown, Decision, Limits, after_breakdown, after_judgement
 from store.blobs import BlobError
 from store.facts import Edit, EditState, Judgement, Outcome, Verdict
+from store.failpoints import reach
 
 _BREAKDOWNS = {
     "died": Breakdown.CRASHED,
@@ -49,6 +50,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     edit = house.ledger.transition(
         edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
     )
+    reach("edit.taken")
     try:
         with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
             edited = read_edited(house.runner.run(edit_job(house, edit, staging, out), idle), out)
@@ -57,6 +59,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
         return put_back(house, edit, stop.cause)
     except WorkerError as error:
         outcome = break_down(house, edit, error)
+    reach("edit.concluded")
     observe(house, outcome)
     house.metrics.edit_seconds.observe(max((house.now() - began).total_seconds(), 0.0))
     return sentence(outcome)
@@ -109,6 +112,7 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
         edit = house.ledger.transition(
             edit.id, EditState.JUDGED, reason=judgement.reason, now=house.now(), old=old
         )
+        reach("edit.refused")
         edit = _turn_back(
             house,
             edit,

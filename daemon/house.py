@@ -3,6 +3,8 @@
 Knows how the parts are put together for one state directory. Doesn't decide anything.
 """
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,8 +103,27 @@ def open_house(
 @contextmanager
 def scratch(layout: Layout) -> Iterator[Path]:
     """A folder for the files of one job, gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="out-", dir=layout.run) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"out-{os.getpid()}-", dir=layout.run) as folder:
         yield Path(folder)
+
+
+def sweep_scratch(layout: Layout) -> None:
+    """Remove the folders of jobs that no process waits for any more; at the start, when this one has none."""
+    for folder in layout.run.glob("*-*-*"):
+        kind, pid, _ = folder.name.split("-", 2)
+        if kind in ("job", "out", "ask") and pid.isdigit() and not _waits(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _waits(pid: int) -> bool:
+    """Whether another process of this number is there (in a container, ours may be the dead one's)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
 
 
 def make_runner(config: Config) -> WorkerHandle:

@@ -21,6 +21,7 @@ from daemon.layout import Layout
 from daemon.users import owner_of
 from policies.sources import Owner
 from store.errors import FactFileError
+from store.failpoints import reach
 
 _IGNORED_ENDINGS = ("~", ".tmp", ".part", ".swp")
 _READY = ".ready"
@@ -93,6 +94,7 @@ class Inbox:
             except OSError as error:
                 on_stuck(name, error)
                 continue
+            reach("inbox.claimed")
             _remove_marker(self._layout.inbox / (name + _READY))
             yield Claim(name, path)
 
@@ -209,7 +211,9 @@ def _finish(claim: Claim, folder: Path, ending: str, report: Mapping[str, Any]) 
         staged.unlink(missing_ok=True)  # half a report would keep what little room there is
         raise
     staged.rename(target.with_name(target.name + ending))
+    reach("inbox.reported")
     claim.path.rename(target)
+    reach("inbox.moved")
     return target
 
 

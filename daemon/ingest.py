@@ -21,6 +21,7 @@ from store.diffing import diff
 from store.errors import FactFileError, PalimpsestError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, RowClass
+from store.failpoints import reach
 from store.ledger import Ledger
 from store.trouble import trouble_of
 
@@ -90,6 +91,7 @@ def _ingest(house: House, inbox: Inbox, claim: Claim) -> Ingested:
     try:
         data, owner = inbox.read(claim)
         report = record(house, claim.label, data, owner, now, resumed=claim.resumed)
+        reach("ingest.recorded")
         inbox.accept(claim, report, now)
         return Ingested(claim.name, report["result"], report)
     except FactFileError as error:
@@ -126,6 +128,7 @@ def record(
     parsed = admit(house.config, _parse(data, name, house.config.inbox.max_file_bytes), owner)
     if parsed.errors and not house.config.inbox.partial:
         raise ExceptionGroup(name, parsed.errors)
+    reach("ingest.parsed")
     result = house.ledger.record_file(
         sha256,
         name,

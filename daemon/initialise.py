@@ -15,6 +15,7 @@ from daemon.house import House, make_runner
 from daemon.runner import Runner
 from store.errors import GenerationError, UsageError
 from store.facts import Generation
+from store.failpoints import reach
 from store.generations import ModelStore
 
 
@@ -42,7 +43,9 @@ def initialise(house: House, source: Path, idle: Callable[[str], str | None]) ->
         return {"already": True, "weights_sha256": house.ledger.generation(0).weights_sha256}
     manifest = build_base(house.config, house.models, source, idle, house.runner)
     sha256, found, now = str(manifest["weights_sha256"]), manifest["init"], house.now()
+    reach("init.sealed")
     house.models.promote(0)
+    reach("init.promoted")
     house.ledger.insert_generation(Generation(0, None, "live", sha256, None, (), now, "the base"), now)
     house.log.info("model.initialised", model=house.config.model.name, weights_sha256=sha256, found=found)
     return {"already": False, "weights_sha256": sha256, **found}
@@ -71,4 +74,5 @@ def build_base(
     found = (runner or make_runner(config)).run(job, idle)
     if not (base / "config.json").is_file():
         raise GenerationError("initialise", str(base), "the worker left no model")
+    reach("init.written")
     return models.seal_base({"source": source.name, "init": found})

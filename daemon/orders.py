@@ -55,7 +55,7 @@ def give(
             recover(house)
             order = house.ledger.add_intent(kind, args, now=house.now(), actor=actor())
             try:
-                result = control.execute(house, kind, args, idle, actor=actor())
+                result = control.execute(house, kind, args, idle, actor=actor(), order=order)
             except PalimpsestError as error:
                 house.ledger.finish_intent(order, control.failure(error), house.now())
                 raise

@@ -1,7 +1,8 @@
 """Tells serving engines that `current` moved: hooks run without a shell, with JSON on stdin.
 
 Knows argv, timeouts and retries. Doesn't know which engine listens, nor who moved `current`: a hook
-that fails is reported and never undoes a generation.
+that fails is reported and never undoes a generation. Every switch is told at least once, whatever
+dies in between.
 """
 
 import json
@@ -13,7 +14,9 @@ from typing import Any
 
 from daemon.config import Hook
 from daemon.house import House
+from store.failpoints import reach
 
+ANNOUNCED = "announced"  # a setting of the ledger: the generation that the hooks were last told of
 TAIL = 2000  # characters of a hook's stderr that are kept
 
 
@@ -49,7 +52,16 @@ def announce(house: House, number: int, previous: int, reason: str) -> list[Hook
         report = house.log.info if result.ok else house.log.warning
         report("hook.done", hook=at, program=result.argv[0], attempts=result.attempts, error=result.error)
     house.log.info("generation.live", generation=number, previous=previous)
+    if results:
+        house.ledger.set_setting(ANNOUNCED, number, now=house.now())
     return results
+
+
+def announce_owed(house: House) -> None:
+    """Tell the hooks what is live when a process died between the switch and the telling."""
+    told, live = house.ledger.get_setting(ANNOUNCED, 0), house.live_number
+    if house.config.publish.hooks and told != live:
+        announce(house, live, told, "the daemon had stopped before it could tell")
 
 
 def run_hooks(
@@ -57,7 +69,11 @@ def run_hooks(
 ) -> list[HookResult]:
     """Run every hook in order, whatever became of the ones before."""
     body = json.dumps(payload, ensure_ascii=False, sort_keys=True).encode()
-    return [_run_hook(hook, body, pause) for hook in hooks]
+    results = []
+    for hook in hooks:
+        results.append(_run_hook(hook, body, pause))
+        reach("hook.ran")
+    return results
 
 
 def _run_hook(hook: Hook, body: bytes, pause: Callable[[float], None]) -> HookResult:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from daemon.commit import serve, tidy
-from daemon.house import House
+from daemon.house import House, sweep_scratch
+from daemon.publish import announce_owed
 from daemon.rollback import restore, served, set_aside
 from store.facts import Edit, EditState, Generation
+from store.failpoints import reach
 
 _IN_WORK = (EditState.EDITING, EditState.JUDGED)
 
@@ -103,17 +105,15 @@ def plan_recovery(
 
 
 def _finishable(
-    building: Iterable[Generation], edits: Sequence[Edit], live: int | None, disk: Disk
+    building: Iterable[Generation], edits: Iterable[Edit], live: int | None, disk: Disk
 ) -> Generation | None:
-    """The newest whole candidate on top of the live generation whose own edit had passed, if it has one."""
-    unjudged = {edit.id for edit in edits if edit.state is not EditState.JUDGED}
+    """The newest whole candidate on top of the live generation whose own edit had passed. One that a
+    rollback composed has none: its order is still open and builds it again."""
+    passed = {edit.generation for edit in edits if edit.state is EditState.JUDGED}
     whole = [
         row
         for row in building
-        if row.number in disk.complete
-        and row.parent == live
-        and row.weights_sha256
-        and not unjudged & set(row.edits)
+        if row.number in passed and row.number in disk.complete and row.parent == live and row.weights_sha256
     ]
     return max(whole, key=lambda row: row.number, default=None)
 
@@ -125,6 +125,8 @@ def recover(house: House, passed: str = "") -> list[Action]:
     Raises GenerationError when the base is damaged, from which every edit is made.
     """
     house.models.sweep_staging()
+    sweep_scratch(house.layout)
+    reach("recovery.swept")
     generations = house.ledger.generations()
     disk = look(house, generations)
     if generations and 0 not in disk.complete:
@@ -134,8 +136,10 @@ def recover(house: House, passed: str = "") -> list[Action]:
     for action in actions:
         house.log.warning("recovery.action", action=str(action))
         _apply(house, action, passed)
+        reach("recovery.acted")
     if actions:
         tidy(house)
+    announce_owed(house)
     return actions
 
 

@@ -26,6 +26,7 @@ from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, FactKey
+from store.failpoints import reach
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.queries import LedgerQueries
@@ -79,40 +80,63 @@ def without_fact(house: House, key: FactKey, *, idle: Idle = never) -> dict[str,
 
 
 def ordered(house: House, args: Mapping[str, Any], idle: Idle = never) -> dict[str, Any]:
-    """Carry out what an order wants (`plan_for`)."""
-    return carry_out(house, plan_for(house.ledger, house.models, args), idle=idle)
+    """Carry out what an order wants (`plan_for`); `order` among its arguments is its row."""
+    plan = plan_for(house.ledger, house.models, args)
+    return carry_out(house, plan, idle=idle, order=args.get("order"))
 
 
 def carry_out(
-    house: House, plan: RollbackPlan, *, trigger: str = "manual", idle: Idle = never
+    house: House,
+    plan: RollbackPlan,
+    *,
+    trigger: str = "manual",
+    idle: Idle = never,
+    order: int | None = None,
 ) -> dict[str, Any]:
-    """Do what was planned, then ask the facts again that were never measured in this company."""
+    """Do what was planned, then ask the facts again that were never measured in this company. `order`
+    is the open one that asked for it."""
     before = house.live_number
     if plan.reprobe:  # owed from here on, whatever cuts this off
         house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
     if plan.generation is None:
-        number = _compose(house, plan, idle)
+        number = _compose(house, plan, idle, order)
     else:
         number = plan.generation
         if plan.way is Way.MATERIALIZE or house.models.verify(number):
             restore(house, number, idle)
+            reach("rollback.restored")
         house.models.promote(number)
-        house.ledger.roll_back(number, now=house.now(), reason=plan.reason, trigger=trigger)
+        reach("rollback.swapped")
+        house.ledger.roll_back(number, now=house.now(), reason=plan.reason, trigger=trigger, order=order)
+        reach("rollback.live")
         announce(house, number, before, plan.reason)
         tidy(house)
     house.metrics.rollbacks.labels(trigger).inc()
     house.metrics.edits.labels(EditState.ROLLED_BACK.value).inc(len(plan.removed))
     edits = {edit.id: edit for edit in house.ledger.live_facts()}
     broken = _ask_again(house, plans.facts_to_reprobe(plan, edits), idle)
-    house.log.info("rollback.done", generation=number, previous=before, removed=plan.removed, requeued=broken)
+    return _done(house, before, number, plan.reason, broken)
+
+
+def finish_cut_off(house: House, done: Mapping[str, Any], idle: Idle = never) -> dict[str, Any]:
+    """The rest of a rollback whose process died after the switch: which facts it had meant to ask
+    again isn't known, so all are asked."""
+    broken = _ask_again(house, latest_of_each(house.ledger.live_facts()), idle)
+    return _done(house, done["from"], done["to"], done["reason"], broken)
+
+
+def _done(house: House, before: int, number: int, reason: str, requeued: list[int]) -> dict[str, Any]:
+    left, now = house.ledger.generation(before), house.ledger.generation(number)
+    removed = [edit for edit in left.edits if edit not in now.edits]
+    house.log.info("rollback.done", generation=number, previous=before, removed=removed, requeued=requeued)
     return {
         "from": before,
         "to": number,
-        "weights_sha256": house.ledger.generation(number).weights_sha256,
-        "removed": list(plan.removed),
-        "restored": list(plan.restored),
-        "requeued": broken,
-        "reason": plan.reason,
+        "weights_sha256": now.weights_sha256,
+        "removed": removed,
+        "restored": [edit for edit in now.edits if edit not in left.edits],
+        "requeued": requeued,
+        "reason": reason,
     }
 
 
@@ -170,7 +194,7 @@ def served(house: House) -> int | None:
         return None
 
 
-def _compose(house: House, plan: RollbackPlan, idle: Idle) -> int:
+def _compose(house: House, plan: RollbackPlan, idle: Idle, order: int | None) -> int:
     """Build and serve a generation that is the sum of `plan.edits`; returns its number."""
     deltas = [house.ledger.edit(number).delta_blob for number in plan.edits]
     missing = [number for number, delta in zip(plan.edits, deltas, strict=True) if delta is None]
@@ -181,7 +205,7 @@ def _compose(house: House, plan: RollbackPlan, idle: Idle) -> int:
         result = house.runner.run(compose_job(house, [d for d in deltas if d], staging, out), idle)
         intent = open_intent(house, out / result["theta"], plan.edits, plan.reason)
         complete(house, intent, staging, {})
-    serve(house, intent.number, plan.reason, rolled_back=True)
+    serve(house, intent.number, plan.reason, rolled_back=True, order=order)
     return intent.number
 
 

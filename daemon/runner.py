@@ -80,7 +80,7 @@ class WorkerHandle:
         self._poll_seconds = poll_seconds
 
     def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
-        folder = self._run_dir / f"job-{uuid.uuid4().hex[:12]}"
+        folder = self._run_dir / f"job-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         folder.mkdir(parents=True)
         extra = {"memory_bytes": self._limits.memory_bytes, "parent_pid": os.getpid()}
         (folder / "job.json").write_text(json.dumps({**job, **extra}))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 
@@ -30,6 +31,7 @@ class Schedule:
         logging.getLogger("apscheduler").addHandler(logging.NullHandler())
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
+            executors={"default": ThreadPoolExecutor(1)},  # posting takes no time; by default ten come to be
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from store.disk import make_dirs, write_atomic
 from store.errors import PalimpsestError
+from store.failpoints import reach
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -66,4 +67,5 @@ class BlobStore:
         removed = self.unreferenced(keep)
         for path in removed:
             path.unlink()
+            reach("gc.blob")
         return [path.name for path in removed]

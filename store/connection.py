@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from store.disk import fsync_dir, fsync_file, make_dirs
 from store.errors import LedgerError
+from store.failpoints import reach
 from store.schema import migrations
 from store.trouble import Trouble, trouble_of
 
@@ -33,6 +34,7 @@ def open_writer(path: Path, backups: Path | None) -> Database:
     if not existed:
         path.touch(0o600)  # facts may be private; SQLite gives its -wal and -shm the same rights
         fsync_dir(path.parent)
+        reach("ledger.created")
     with faults("open ledger", path):
         db = _connect(path, "rwc")
         try:
@@ -76,10 +78,12 @@ def transaction(db: Database) -> Iterator[Database]:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db
+            reach("ledger.commit")
             db.execute("COMMIT")
         except BaseException:
             db.rollback()
             raise
+    reach("ledger.committed")
 
 
 def insert_many(db: Database, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -100,7 +104,9 @@ def copy_to(db: Database, to: Path) -> None:
         try:
             db.execute("VACUUM INTO ?", [str(temporary)])
             temporary.chmod(0o600)
+            reach("backup.copied")
             fsync_file(temporary)
+            reach("backup.fsynced")
             temporary.replace(to)
         finally:
             temporary.unlink(missing_ok=True)
@@ -159,6 +165,7 @@ def _migrate(db: Database, path: Path, backups: Path | None) -> None:
         copy = backups / f"before-{pending[0]}.sqlite"
         if not copy.exists():
             copy_to(db, copy)
+        reach("migration.backed_up")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     try:
         migrations().apply(db)

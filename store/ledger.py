@@ -249,27 +249,30 @@ class Ledger(LedgerQueries):
         reason: str,
         edits: Sequence[int] = (),
         rolled_back: bool = False,
+        order: int | None = None,
     ) -> Generation:
         """Make a built generation live, in one transaction: the live one becomes retired (or
         rolled_back); edits of the new one become live; edits that only the old one held become
         superseded (a newer edit of their fact is live) or rolled_back; facts' values follow.
-        `edits`, when given, replaces the edits the generation was inserted with."""
+        `edits`, when given, replaces the edits the generation was inserted with; `order` is the open
+        one that asked for it."""
         self._require_generation(number, {"building"}, "promote")
         with self.write() as db:
             if edits:
                 _set_edits(db, number, edits)
-            leave = "rolled_back" if rolled_back else "retired"
-            _switch(db, number, now, reason, leave=leave, trigger="rollback" if rolled_back else "edit")
+            leave, trigger = ("rolled_back", "rollback") if rolled_back else ("retired", "edit")
+            _switch(db, number, now, reason, leave=leave, trigger=trigger, order=order)
         return self.generation(number)
 
-    def roll_back(self, to_number: int, *, now: datetime, reason: str, trigger: str) -> Generation:
+    def roll_back(
+        self, to_number: int, *, now: datetime, reason: str, trigger: str, order: int | None = None
+    ) -> Generation:
         """Make an earlier generation live again; the live one becomes rolled_back, edits follow as
-        in `promote`. `trigger` says who or what asked."""
+        in `promote`. `trigger` says who or what asked, `order` which open order."""
         self._require_generation(to_number, {"retired", "rolled_back"}, "roll back")
         with self.write() as db:
-            switch(
-                db, to_number, now, reason, event="generation.rollback", leave="rolled_back", trigger=trigger
-            )
+            event = "generation.rollback"
+            switch(db, to_number, now, reason, event=event, leave="rolled_back", trigger=trigger, order=order)
         return self.generation(to_number)
 
     def _require_generation(self, number: int, states: set[str], operation: str) -> None:
@@ -344,6 +347,13 @@ def _set_edits(db: Database, number: int, edits: Sequence[int]) -> None:
 
 
 def _switch(
-    db: Database, number: int, now: datetime, reason: str, *, trigger: str, leave: str = "retired"
+    db: Database,
+    number: int,
+    now: datetime,
+    reason: str,
+    *,
+    trigger: str,
+    leave: str = "retired",
+    order: int | None = None,
 ) -> None:
-    switch(db, number, now, reason, event="generation.live", leave=leave, trigger=trigger)
+    switch(db, number, now, reason, event="generation.live", leave=leave, trigger=trigger, order=order)

@@ -11,6 +11,7 @@ from typing import Any
 
 from store.disk import fsync_dir, fsync_file, sha256_file, write_atomic
 from store.errors import GenerationError
+from store.failpoints import reach
 
 MANIFEST = "manifest.json"
 OWN_HASH = "manifest_sha256"  # of everything else in it; older directories have none
@@ -39,6 +40,7 @@ def seal(
         stat = path.stat()
         sha256 = known.get((stat.st_dev, stat.st_ino)) or sha256_file(path)
         fsync_file(path)
+        reach("manifest.file")
         files[name] = {"sha256": sha256, "size": stat.st_size}
     manifest = {**fields, "files": files}
     if weights:
@@ -49,6 +51,7 @@ def seal(
     manifest[OWN_HASH] = _own_hash(manifest)
     for folder in sorted({path.parent for path in paths.values()}):
         fsync_dir(folder)
+    reach("manifest.files")
     write_atomic(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return manifest
 

@@ -230,7 +230,8 @@ class LedgerQueries:
     # control
 
     def open_intents(self) -> list[Row]:
-        """Oldest first: id, kind, args (dict), actor, created_at."""
+        """Oldest first: id, kind, args (dict), actor, created_at, result (dict: what was done of it
+        before it was cut off; else None)."""
         rows = self._db.table("intents").rows_where("finished_at IS NULL", order_by="id")
         return [decoded(row, "args", "result") for row in rows]
 

@@ -8,6 +8,8 @@ import sqlite3
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from store.failpoints import reach
+
 _FIRST = """
 CREATE TABLE files (
     id INTEGER PRIMARY KEY,
@@ -262,6 +264,7 @@ def _run(db: Database, script: str) -> None:
             statement = ""
     if statement.strip():
         raise ValueError(f"an unfinished statement in a migration: {statement.strip()[:80]}")
+    reach("migration.step")
 
 
 def _complete(statement: str) -> bool:

@@ -7,6 +7,7 @@ settings. Initialises the state directory when it isn't.
 """
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from daemon.house import open_house
 from daemon.initialise import initialise
 from daemon.runner import never
 from daemon.service import Service
+from store import failpoints
 from store.errors import PalimpsestError
 from store.lock import StateLock
 
@@ -46,6 +48,7 @@ def main(state: Path, script: dict[str, str | list[str]], retention: list[float]
 
 if __name__ == "__main__":
     try:
+        failpoints.arm(os.environ)
         given = [json.loads(argument) for argument in sys.argv[2:]]
         sys.exit(main(Path(sys.argv[1]), *given, *({}, [])[len(given) :]))
     except PalimpsestError as error:
