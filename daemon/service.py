@@ -2,6 +2,9 @@
 
 Knows when each part has its turn and how to stop within ten seconds. Doesn't know how a part does
 its work. Other threads and signal handlers only put names into one queue.
+
+Systemd is told READY once recovery and the first scan are done, WATCHDOG while every part shows life
+(`daemon.pulse`), RELOADING and READY around a reload, and STOPPING.
 """
 
 import json
@@ -15,10 +18,12 @@ from types import FrameType
 from typing import Any
 
 from daemon import capacity, control, cycle
-from daemon.house import House
+from daemon.house import House, with_relations_reread
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
 from daemon.notify import Notifier
+from daemon.publish import longest
+from daemon.pulse import Part, Pulse, limits_of
 from daemon.recovery import recover
 from daemon.rollback import REPROBE_WANTED, reprobe_live
 from daemon.runner import WorkerError, WorkerStopped
@@ -26,31 +31,44 @@ from daemon.schedule import Schedule, Signal
 from daemon.vitals import describe, take_vitals
 from daemon.watch import Watcher
 from policies.cadence import Job, due
-
-_HEAVY = frozenset({Signal.REPROBE, Signal.BACKUP})
+from store.errors import PalimpsestError
 
 
 class Service:
     """One daemon on one open house. `run` returns when a signal asked for it."""
 
-    def __init__(self, house: House, inbox: Inbox | None = None, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        house: House,
+        inbox: Inbox | None = None,
+        notifier: Notifier | None = None,
+        pulse: Pulse | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self._house = house
         self._inbox = inbox or Inbox(house.layout, house.config.inbox)
         self._notifier = notifier or Notifier()
         # A SimpleQueue may be put to from a signal handler; a threading.Event can deadlock there.
         self._signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._pending: set[Signal] = set()
-        self._watcher = Watcher(house.layout.inbox, lambda: self._signals.put(Signal.RESCAN))
-        self._schedule = Schedule(self._signals.put)
+        self._watcher = watcher or Watcher(house.layout.inbox, lambda: self.post(Signal.RESCAN))
+        self._schedule = Schedule(self.post)
+        self._pulse = pulse or Pulse(
+            limits_of(house.config), self._notifier, house.layout.run / "alive", house.log
+        )
         self._stopping = ""
         self._editing: int | None = None
         self._last_look = 0.0
         self.metrics_port = 0
 
+    def post(self, signal: Signal) -> None:
+        """Have something done soon; safe from signal handlers and other threads."""
+        self._signals.put(signal)
+
     def stop(self, reason: str) -> None:
         """End the loop soon; safe from signal handlers and other threads."""
         self._stopping = self._stopping or reason
-        self._signals.put(Signal.TICK)
+        self.post(Signal.TICK)
 
     def run(self) -> int:
         """Recover, then work until stopped; returns the exit status."""
@@ -58,8 +76,11 @@ class Service:
         with ExitStack() as stack:
             stack.enter_context(self._handle_signals())
             self._start(stack)
+            self._first_scan()
             house.log.info("daemon.ready", state=str(house.layout.state), port=self.metrics_port)
             self._notifier.ready("watching the inbox")
+            self._notifier.lengthen_watchdog(longest(house.config.publish.hooks))
+            self._pulse.begin()
             try:
                 while not self._stopping:
                     if not self.turn():
@@ -73,6 +94,9 @@ class Service:
 
     def _start(self, stack: ExitStack) -> None:
         house = self._house
+        self._pulse.end()  # what a killed process left
+        # Recovery may have to make a generation anew, which is a worker's job.
+        self._notifier.extend(house.config.editing.deadline_seconds + 120, "recovering")
         recover(house)
         describe(house)
         capacity.note(house)
@@ -85,6 +109,7 @@ class Service:
             stack.callback(server.shutdown)
         self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
         stack.callback(self._remove_run_files)
+        stack.callback(self._pulse.end)
         with suppress(OSError):  # the supervisor tries again
             self._watcher.start()
         stack.callback(self._watcher.stop)
@@ -98,12 +123,18 @@ class Service:
         )
         stack.callback(self._schedule.stop)
         ingest_resumed(house, self._inbox, self._between_files)
-        self._pending = {Signal.RESCAN, *self._overdue()}
+        self._pending |= {Signal.RESCAN, *self._overdue()}
+
+    def _first_scan(self) -> None:
+        """What lies in the inbox already is in the queue before anybody hears that we are ready."""
+        self._notifier.status("reading the inbox")
+        self._ingest()
 
     def turn(self) -> bool:
         """Orders, then files, then periodic jobs, then one edit; True when there may be more to do."""
-        house = self._house
         self._drain()
+        self._reload()
+        house = self._house
         control.execute_open(house, self._idle)
         self._ingest()
         try:
@@ -115,9 +146,10 @@ class Service:
         said = "editing is paused"
         if not self._stopping and not control.is_paused(house):
             said = self._step()
+        self._pulse.beat(Part.WORKER)
         self._look()
         self._schedule.due_at(house.ledger.next_due_after(house.now()))
-        self._notifier.status(said)
+        self._pulse.say(said)
         return said.startswith("edit ") and " waits:" not in said
 
     def _step(self) -> str:
@@ -133,11 +165,13 @@ class Service:
         """Called a few times a second while a worker runs; a sentence ends the worker."""
         if self._stopping:
             return self._stopping
+        self._pulse.beat(Part.WORKER)
         now = time.monotonic()
         if now - self._last_look < 0.5:
             return None
         self._last_look = now
         self._drain()
+        self._reload()
         self._ingest()
         control.execute_open(self._house, kinds=control.QUICK)
         self._look()
@@ -153,7 +187,10 @@ class Service:
 
     def _between_files(self) -> bool:
         """Thousands of files must neither delay the stop nor starve the watchdog."""
-        self._notifier.watchdog()
+        self._drain()
+        self._pulse.beat(Part.LEDGER)
+        self._supervise()
+        self._pulse.feed()
         return bool(self._stopping)
 
     def _periodic(self) -> None:
@@ -182,25 +219,50 @@ class Service:
         wanted = {Signal.REPROBE} if house.ledger.get_setting(REPROBE_WANTED, False) else set()
         return wanted | {Signal(each.job.name) for each in due(jobs, house.now())}
 
+    def _reload(self) -> None:
+        """SIGHUP: read the operator's relations and the inbox again. Edits in work keep what they began with."""
+        if Signal.RELOAD not in self._pending:
+            return
+        self._pending = self._pending - {Signal.RELOAD} | {Signal.RESCAN}
+        self._notifier.reloading("reading relations and the inbox again")
+        try:
+            self._house = with_relations_reread(self._house)
+            said = f"{len(self._house.relations)} relations"
+            self._house.log.info("reload.done", relations=len(self._house.relations))
+        except PalimpsestError as error:
+            said = "relations stay as they were, see the log"
+            self._house.log.error("reload.refused", cause=str(error))
+        self._notifier.ready(f"reloaded: {said}")
+
     def _look(self) -> None:
         """Gauges, the watchdog of systemd, and our own watcher."""
-        house = self._house
+        self._supervise()
+        self._house.metrics.show(take_vitals(self._house))
+        self._pulse.beat(Part.LEDGER)
+        self._pulse.feed()
+
+    def _supervise(self) -> None:
         if self._watcher.supervise():
-            house.metrics.watcher_restarts.inc()
-            house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
-        house.metrics.show(take_vitals(house))
-        self._notifier.watchdog()
+            self._house.metrics.watcher_restarts.inc()
+            self._house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
+        else:
+            self._pulse.beat(Part.OBSERVER)
 
     def _wait(self) -> None:
         with suppress(queue.Empty):
             settle = self._house.config.inbox.settle_seconds
             timeout = min(max(settle / 2, 0.05), 5.0) if self._inbox.waiting() else 5.0
-            self._pending.add(self._signals.get(timeout=timeout))
+            self._note(self._signals.get(timeout=min(timeout, self._notifier.watchdog_seconds or timeout)))
 
     def _drain(self) -> None:
         with suppress(queue.Empty):
             while True:
-                self._pending.add(self._signals.get_nowait())
+                self._note(self._signals.get_nowait())
+
+    def _note(self, signal: Signal) -> None:
+        if signal is Signal.TICK:
+            self._pulse.beat(Part.TICK)
+        self._pending.add(signal)
 
     @contextmanager
     def _handle_signals(self) -> Iterator[None]:
@@ -209,10 +271,10 @@ class Service:
             signal.setitimer(signal.ITIMER_REAL, self._house.config.daemon.stop_seconds)
             self.stop(f"{signal.Signals(number).name} was received")
 
-        def on_rescan(_number: int, _frame: FrameType | None) -> None:
-            self._signals.put(Signal.RESCAN)
+        def on_reload(_number: int, _frame: FrameType | None) -> None:
+            self.post(Signal.RELOAD)
 
-        handlers: dict[int, Any] = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_rescan}
+        handlers: dict[int, Any] = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
