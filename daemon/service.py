@@ -220,7 +220,7 @@ class Service:
         return wanted | {Signal(each.job.name) for each in due(jobs, house.now())}
 
     def _reload(self) -> None:
-        """SIGHUP: read the operator's relations and the inbox again. Edits in work keep what they began with."""
+        """SIGHUP: read the operator's relations and the inbox again. An edit in work keeps the old ones."""
         if Signal.RELOAD not in self._pending:
             return
         self._pending = self._pending - {Signal.RELOAD} | {Signal.RESCAN}

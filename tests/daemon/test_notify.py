@@ -209,7 +209,7 @@ Start = Callable[..., Daemon]
 
 @pytest.fixture
 def start(tmp_path: Path, systemd: Systemd) -> Iterator[Start]:
-    begun: list["subprocess.Popen[bytes]"] = []
+    begun: list[subprocess.Popen[bytes]] = []
 
     def run(script: dict[str, str] | None = None) -> Daemon:
         command = [sys.executable, "-m", "tests.daemon.fake_daemon", str(tmp_path / "state")]
@@ -234,7 +234,7 @@ def start(tmp_path: Path, systemd: Systemd) -> Iterator[Start]:
 
 @pytest.mark.slow
 def test_the_messages_of_a_whole_life(start: Start, systemd: Systemd, tmp_path: Path) -> None:
-    """Recovery, then READY with the first files taken in, feeding, a reload, STOPPING; no fact text in any."""
+    """Recovery, the first files, READY, feeding, two reloads, STOPPING; and no fact text in any."""
     layout = make_config(tmp_path / "state").layout
     layout.create()
     (layout.inbox / "early.jsonl").write_text(json.dumps(ROW) + "\n")
