@@ -53,9 +53,7 @@ class Service:
         self._pending: set[Signal] = set()
         self._watcher = watcher or Watcher(house.layout.inbox, lambda: self.post(Signal.RESCAN))
         self._schedule = Schedule(self.post)
-        self._pulse = pulse or Pulse(
-            limits_of(house.config), self._notifier, house.layout.run / "alive", house.log
-        )
+        self._pulse = pulse or Pulse(limits_of(house.config), self._notifier, house.layout.alive, house.log)
         self._stopping = ""
         self._editing: int | None = None
         self._last_look = 0.0

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,47 +25,10 @@ from daemon.watch import Watcher
 from store.facts import EditState
 from store.ledger import Ledger
 from tests.daemon.fake_daemon import BASE, make_config
+from tests.daemon.manager import PATIENCE, Message, Systemd, said
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
 ROW = {"subject": "France", "relation": "capital", "object": "Lyon"}
-
-Message = dict[str, str]
-
-
-class Systemd:
-    """The other end of NOTIFY_SOCKET."""
-
-    def __init__(self, address: str) -> None:
-        self.environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "4000000"}
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self.heard: list[Message] = []
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def listen(self, seconds: float = 0.0) -> list[Message]:
-        """Messages that are there already or come within `seconds` of silence."""
-        new: list[Message] = []
-        self._socket.settimeout(seconds or 0.001)
-        try:
-            while True:
-                text = self._socket.recv(4096).decode()
-                new.append(dict(line.split("=", 1) for line in text.splitlines()))
-        except TimeoutError:
-            pass
-        self.heard += new
-        return new
-
-    def wait_for(self, wanted: Callable[[Message], bool], what: str) -> Message:
-        """The first message from now on of that kind."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            for message in self.listen(0.05):
-                if wanted(message):
-                    return message
-        raise AssertionError(f"no {what} among {self.heard}")
 
 
 @pytest.fixture
@@ -74,10 +36,6 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     made = Systemd(str(tmp_path / "notify"))
     yield made
     made.close()
-
-
-def said(messages: list[Message], field: str) -> list[str]:
-    return [message[field] for message in messages if field in message]
 
 
 def test_messages_are_what_sd_notify_describes(systemd: Systemd) -> None:
@@ -165,7 +123,7 @@ def test_a_turn_without_ticks_ends_the_feeding(
 ) -> None:
     """The loop turns, the ledger answers, but the scheduler is dead: systemd must know."""
     notifier = Notifier(systemd.environment)
-    pulse = Pulse(limits_of(house.config), notifier, house.layout.run / "alive", house.log, clock.monotonic)
+    pulse = Pulse(limits_of(house.config), notifier, house.layout.alive, house.log, clock.monotonic)
     watcher = Watcher(house.layout.inbox, lambda: None)
     watcher.start()
     service = Service(house, inbox, notifier, pulse, watcher)
@@ -247,7 +205,7 @@ def test_the_messages_of_a_whole_life(start: Start, systemd: Systemd, tmp_path: 
     assert said(before, "STATUS") == ["recovering", "reading the inbox"]
     assert not said(before, "WATCHDOG")
     systemd.wait_for(lambda message: "WATCHDOG" in message, "WATCHDOG")
-    assert (layout.run / "alive").exists()
+    assert (layout.alive).exists()
 
     began = time.monotonic()
     (layout.relations / "motto.toml").write_text("this is not TOML")
@@ -263,7 +221,7 @@ def test_the_messages_of_a_whole_life(start: Start, systemd: Systemd, tmp_path: 
     assert daemon.process.wait(PATIENCE) == 0
     systemd.listen()
     assert "STOPPING" in systemd.heard[-1]
-    assert not (layout.run / "alive").exists()
+    assert not (layout.alive).exists()
     text = json.dumps(systemd.heard)
     assert not [word for word in (*ROW.values(), *BASE.values()) if word in text]
 
