@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,11 @@ def operator_relations(layout: Layout) -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError("read relation file", str(path), str(error), "save it as UTF-8") from error
     return texts
+
+
+def with_relations_reread(house: House) -> House:
+    """The same parts with relations as the operator's files are now; raises when one of them is bad."""
+    return replace(house, relations=load_relations(operator_relations(house.layout)))
 
 
 def require_model(house: House) -> None:

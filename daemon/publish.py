@@ -80,7 +80,7 @@ def _run_hook(hook: Hook, body: bytes, pause: Callable[[float], None]) -> HookRe
     error = ""
     for attempt in range(hook.retries + 1):
         if attempt:
-            pause(min(0.5 * 2**attempt, 10.0))
+            pause(_pause(attempt))
         error = _run_once(hook, body)
         if not error:
             break
@@ -105,3 +105,15 @@ def _run_once(hook: Hook, body: bytes) -> str:
     if done.returncode:
         return f"exit status {done.returncode}: {done.stderr.decode(errors='replace')[-TAIL:].strip()}"
     return ""
+
+
+def longest(hooks: Iterable[Hook]) -> float:
+    """Seconds that all hooks together may take at the most; the main loop does nothing else meanwhile."""
+    return sum(
+        hook.timeout * (hook.retries + 1) + sum(_pause(n) for n in range(1, hook.retries + 1))
+        for hook in hooks
+    )
+
+
+def _pause(attempt: int) -> float:
+    return min(0.5 * 2.0**attempt, 10.0)

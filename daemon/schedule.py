@@ -14,12 +14,13 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 
 class Signal(StrEnum):
-    """What the scheduler may post."""
+    """What may be posted to the main thread: by the scheduler, the watcher or a signal handler."""
 
     TICK = "tick"
     RESCAN = "rescan"
     REPROBE = "reprobe"
     BACKUP = "backup"
+    RELOAD = "reload"
 
 
 class Schedule:

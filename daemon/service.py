@@ -3,6 +3,9 @@
 Knows when each part has its turn, how to stop within ten seconds, and what to do when the machine
 fails it: a full disk or a locked ledger is waited out, everything else ends the process. Doesn't know
 how a part does its work. Other threads and signal handlers only put names into one queue.
+
+Systemd is told READY once recovery and the first scan are done, WATCHDOG while every part shows life
+(`daemon.pulse`), RELOADING and READY around a reload, and STOPPING.
 """
 
 import json
@@ -19,10 +22,12 @@ from daemon import backups, capacity, control, control_socket, cycle, waits
 from daemon.chain import ChainWatch
 from daemon.control_socket import ControlSocket
 from daemon.exposition import serving
-from daemon.house import House
+from daemon.house import House, with_relations_reread
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
 from daemon.notify import Notifier
+from daemon.publish import longest
+from daemon.pulse import Part, Pulse, limits_of
 from daemon.recovery import is_half_done, recover
 from daemon.report import record_outcomes
 from daemon.rollback import REPROBE_WANTED, reprobe_live
@@ -40,18 +45,26 @@ _DAMAGED = "run `palimpsest restore --replace BACKUP` with the newest folder in 
 class Service:
     """One daemon on one open house. `run` returns when a signal asked for it."""
 
-    def __init__(self, house: House, inbox: Inbox | None = None, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        house: House,
+        inbox: Inbox | None = None,
+        notifier: Notifier | None = None,
+        pulse: Pulse | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self._house = house
         self._inbox = inbox or Inbox(house.layout, house.config.inbox)
         self._notifier = notifier or Notifier()
         # A SimpleQueue may be put to from a signal handler; a threading.Event can deadlock there.
         self._signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._pending: set[Signal] = set()
-        self._watcher = Watcher(house.layout.inbox, lambda: self._signals.put(Signal.RESCAN))
-        self._schedule = Schedule(self._signals.put)
+        self._watcher = watcher or Watcher(house.layout.inbox, lambda: self.post(Signal.RESCAN))
+        self._schedule = Schedule(self.post)
+        self._pulse = pulse or Pulse(limits_of(house.config), self._notifier, house.layout.alive, house.log)
         self._chain = ChainWatch(house)
         views = control_socket.views_of(house.config)
-        self._control = ControlSocket(house.layout.run, views, lambda: self._signals.put(Signal.TICK))
+        self._control = ControlSocket(house.layout.run, views, lambda: self.post(Signal.TICK))
         self._rescan_seconds = house.config.inbox.rescan_seconds
         self._stopping = ""
         self._editing: int | None = None
@@ -62,10 +75,14 @@ class Service:
         self._unsettled, self._recovered = True, False
         self.metrics_port = 0
 
+    def post(self, signal: Signal) -> None:
+        """Have something done soon; safe from signal handlers and other threads."""
+        self._signals.put(signal)
+
     def stop(self, reason: str) -> None:
         """End the loop soon; safe from signal handlers and other threads."""
         self._stopping = self._stopping or reason
-        self._signals.put(Signal.TICK)
+        self.post(Signal.TICK)
 
     def run(self) -> int:
         """Recover, then work until stopped; returns the exit status."""
@@ -74,8 +91,11 @@ class Service:
             stack.enter_context(self._handle_signals())
             try:
                 self._start(stack)
+                self._first_scan()
                 house.log.info("daemon.ready", state=str(house.layout.state), port=self.metrics_port)
                 self._notifier.ready("watching the inbox")
+                self._notifier.lengthen_watchdog(longest(house.config.publish.hooks))
+                self._pulse.begin()
                 while not self._stopping:
                     if not self.turn():
                         self._wait()
@@ -89,6 +109,9 @@ class Service:
 
     def _start(self, stack: ExitStack) -> None:
         house = self._house
+        self._pulse.end()  # what a killed process left
+        # Recovery may have to make a generation anew, which is a worker's job.
+        self._notifier.extend(house.config.editing.deadline_seconds + 120, "recovering")
         if faults := house.ledger.integrity():
             raise LedgerError("check ledger", str(house.layout.ledger), "; ".join(faults[:5]), _DAMAGED)
         with self._enduring():
@@ -101,6 +124,7 @@ class Service:
             self._control.start()
             stack.callback(self._control.stop)
         stack.callback(self._remove_run_files)
+        stack.callback(self._pulse.end)
         with self._enduring():
             self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
         with suppress(OSError):  # the supervisor tries again
@@ -114,7 +138,14 @@ class Service:
             }
         )
         stack.callback(self._schedule.stop)
-        self._pending = {Signal.RESCAN, *self._overdue()}
+        self._pending |= {Signal.RESCAN, *self._overdue()}
+
+    def _first_scan(self) -> None:
+        """What lies in the inbox already is in the queue before anybody hears that we are ready."""
+        self._notifier.status("reading the inbox")
+        if not self._unsettled:
+            with self._enduring():
+                self._ingest()
 
     def turn(self) -> bool:
         """Orders, then files, then periodic jobs, then one edit; True when there may be more to do.
@@ -122,11 +153,12 @@ class Service:
         While a trouble lasts nothing is written: it is only looked whether it is over.
         """
         self._drain()
+        self._reload()
         with self._enduring():
             if not self._unsettled or self._settle():
                 return self._work()
         self._look()
-        self._notifier.status(f"waiting: {self._trouble}")
+        self._pulse.say(f"waiting: {self._trouble}")
         return False
 
     @contextmanager
@@ -181,9 +213,10 @@ class Service:
         said = "editing is paused"
         if not self._stopping and not control.is_paused(house):
             said = self._step()
+        self._pulse.beat(Part.WORKER)
         self._look()
         self._schedule.due_at(house.ledger.next_due_after(house.now()))
-        self._notifier.status(said)
+        self._pulse.say(said)
         return said.startswith("edit ") and " waits:" not in said
 
     def _step(self) -> str:
@@ -199,11 +232,13 @@ class Service:
         """Called a few times a second while a worker runs; a sentence ends the worker."""
         if self._stopping:
             return self._stopping
+        self._pulse.beat(Part.WORKER)
         now = time.monotonic()
         if now - self._last_look < 0.5:
             return None
         self._last_look = now
         self._drain()
+        self._reload()
         if not self._unsettled:
             with self._enduring():
                 self._meanwhile(stage)
@@ -231,8 +266,11 @@ class Service:
 
     def _between_files(self) -> bool:
         """Thousands of files must neither delay the stop nor starve the watchdog."""
+        self._drain()
         self._control.beat()
-        self._notifier.watchdog()
+        self._pulse.beat(Part.LEDGER)
+        self._supervise()
+        self._pulse.feed()
         return bool(self._stopping)
 
     def _periodic(self) -> None:
@@ -270,27 +308,54 @@ class Service:
         wanted = {Signal.REPROBE} if house.ledger.get_setting(REPROBE_WANTED, False) else set()
         return wanted | {Signal(each.job.name) for each in due(jobs, house.now())}
 
+    def _reload(self) -> None:
+        """SIGHUP: read the operator's relations and the inbox again. An edit in work keeps the old ones."""
+        if Signal.RELOAD not in self._pending:
+            return
+        self._pending = self._pending - {Signal.RELOAD} | {Signal.RESCAN}
+        self._notifier.reloading("reading relations and the inbox again")
+        try:
+            self._house = with_relations_reread(self._house)
+            said = f"{len(self._house.relations)} relations"
+            self._house.log.info("reload.done", relations=len(self._house.relations))
+        except PalimpsestError as error:
+            said = "relations stay as they were, see the log"
+            self._house.log.error("reload.refused", cause=str(error))
+        self._notifier.ready(f"reloaded: {said}")
+
     def _look(self) -> None:
         """Gauges, the watchdog of systemd, and our own watcher."""
-        house = self._house
-        if self._watcher.supervise():
-            house.metrics.watcher_restarts.inc()
-            house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
+        self._supervise()
         self._chain.look()
-        house.metrics.show(take_vitals(house))
+        self._house.metrics.show(take_vitals(self._house))
         self._control.beat()
-        self._notifier.watchdog()
+        self._pulse.beat(Part.LEDGER)
+        self._pulse.feed()
+
+    def _supervise(self) -> None:
+        if self._watcher.supervise():
+            self._house.metrics.watcher_restarts.inc()
+            self._house.log.warning("watcher.restarted", restarts=self._watcher.restarts)
+        else:
+            self._pulse.beat(Part.OBSERVER)
 
     def _wait(self) -> None:
         with suppress(queue.Empty):
             settle = self._house.config.inbox.settle_seconds
-            timeout = max(settle / 2, 0.05) if self._inbox.waiting() else self._rescan_seconds
-            self._pending.add(self._signals.get(timeout=min(timeout, 5.0)))
+            timeout = (
+                min(max(settle / 2, 0.05), 5.0) if self._inbox.waiting() else min(self._rescan_seconds, 5.0)
+            )
+            self._note(self._signals.get(timeout=min(timeout, self._notifier.watchdog_seconds or timeout)))
 
     def _drain(self) -> None:
         with suppress(queue.Empty):
             while True:
-                self._pending.add(self._signals.get_nowait())
+                self._note(self._signals.get_nowait())
+
+    def _note(self, signal: Signal) -> None:
+        if signal is Signal.TICK:
+            self._pulse.beat(Part.TICK)
+        self._pending.add(signal)
 
     @contextmanager
     def _handle_signals(self) -> Iterator[None]:
@@ -299,10 +364,10 @@ class Service:
             signal.setitimer(signal.ITIMER_REAL, self._house.config.daemon.stop_seconds)
             self.stop(f"{signal.Signals(number).name} was received")
 
-        def on_rescan(_number: int, _frame: FrameType | None) -> None:
-            self._signals.put(Signal.RESCAN)
+        def on_reload(_number: int, _frame: FrameType | None) -> None:
+            self.post(Signal.RELOAD)
 
-        handlers: dict[int, Any] = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_rescan}
+        handlers: dict[int, Any] = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
