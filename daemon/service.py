@@ -13,12 +13,12 @@ import queue
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import backups, capacity, control, control_socket, cycle, waits
+from daemon import backups, control, control_socket, cycle
 from daemon.chain import ChainWatch
 from daemon.control_socket import ControlSocket
 from daemon.exposition import serving
@@ -26,10 +26,9 @@ from daemon.house import House, with_relations_reread
 from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
 from daemon.notify import Notifier
+from daemon.patience import Patience, explained
 from daemon.publish import longest
 from daemon.pulse import Part, Pulse, limits_of
-from daemon.recovery import is_half_done, recover
-from daemon.report import record_outcomes
 from daemon.rollback import REPROBE_WANTED, reprobe_live
 from daemon.runner import WorkerError, WorkerStopped
 from daemon.schedule import Schedule, Signal
@@ -70,9 +69,7 @@ class Service:
         self._editing: int | None = None
         self._last_look = 0.0
         self._last_scan = time.monotonic()
-        # What the daemon waits out, and whether the ledger and the disk must be put in order after it.
-        self._trouble: Trouble | None = None
-        self._unsettled, self._recovered = True, False
+        self._patience = Patience()
         self.metrics_port = 0
 
     def post(self, signal: Signal) -> None:
@@ -102,7 +99,7 @@ class Service:
             except Exception as error:
                 with suppress(OSError):
                     house.log.exception("daemon.crashed")  # the next start recovers
-                raise _explained(error, str(house.layout.state)) from error
+                raise explained(error, str(house.layout.state)) from error
             self._notifier.stopping()
         house.log.info("daemon.stopped", cause=self._stopping)
         return 0
@@ -143,7 +140,7 @@ class Service:
     def _first_scan(self) -> None:
         """What lies in the inbox already is in the queue before anybody hears that we are ready."""
         self._notifier.status("reading the inbox")
-        if not self._unsettled:
+        if not self._patience.unsettled:
             with self._enduring():
                 self._ingest()
 
@@ -155,48 +152,21 @@ class Service:
         self._drain()
         self._reload()
         with self._enduring():
-            if not self._unsettled or self._settle():
+            if not self._patience.unsettled or self._settle():
                 return self._work()
         self._look()
-        self._pulse.say(f"waiting: {self._trouble}")
+        self._pulse.say(f"waiting: {self._patience.trouble}")
         return False
 
-    @contextmanager
-    def _enduring(self) -> Iterator[None]:
-        """Take note of a trouble that passes; anything else goes on to end the process."""
-        try:
-            yield
-        except Exception as error:
-            found = trouble_of(error)
-            if found is None or not found.passes:
-                raise
-            self._unsettled = True
-            self._house.room.ran_out |= found is Trouble.FULL
-            if found is not self._trouble:
-                self._trouble = found
-                with suppress(OSError):  # the log may be on the same disk
-                    self._house.log.error("daemon.waits", cause=str(found), error=str(error))
+    def _enduring(self) -> AbstractContextManager[None]:
+        return self._patience.enduring(self._house)
 
     def _settle(self) -> bool:
         """Put rows and disk in order once there is no trouble any more; True when that is done."""
-        house = self._house
-        if house.room.ran_out and not house.room.look():
+        if not self._patience.settle(self._house):
             return False
-        house.ledger.try_to_write()
-        if not self._recovered:
-            recover(house)
-        elif is_half_done(house):
-            recover(house, passed=f"it was cut off: {self._trouble}")
-        self._recovered = True
-        record_outcomes(house)
-        waits.note(house)
-        capacity.note(house)
         self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
         self._pending.add(Signal.RESCAN)
-        self._unsettled = False
-        if self._trouble is not None:
-            house.log.info("daemon.goes_on", cause=str(self._trouble))
-            self._trouble = None
         return True
 
     def _work(self) -> bool:
@@ -239,7 +209,7 @@ class Service:
         self._last_look = now
         self._drain()
         self._reload()
-        if not self._unsettled:
+        if not self._patience.unsettled:
             with self._enduring():
                 self._meanwhile(stage)
         self._look()
@@ -388,11 +358,3 @@ class Service:
         with suppress(OSError):  # nothing may hide why the daemon ends
             for name in ("daemon.json", "progress.json"):
                 self._run_file(name).unlink(missing_ok=True)
-
-
-def _explained(error: Exception, state: str) -> Exception:
-    """The machine's own errors as an operator's; the others speak for themselves, or are bugs."""
-    if isinstance(error, PalimpsestError) or (found := trouble_of(error)) is None:
-        return error
-    hint = "check the disk and the kernel's log, then start again: the next start recovers"
-    return PalimpsestError("run daemon", state, f"{found}: {error}", hint)

@@ -23,7 +23,7 @@ from store.results import EditFields, FileResult, GenerationFields, RecordedRow
 from store.rows import Row, to_json
 from store.switch import serve_fact, switch
 from store.times import time_text
-from store.transitions import UNFINISHED, is_legal
+from store.transitions import UNFINISHED, require_move, require_state
 
 
 class Ledger(LedgerQueries):
@@ -119,7 +119,7 @@ class Ledger(LedgerQueries):
         audit. With `from_`, the edit must be in that state."""
         with self.write() as db:
             edit = self.edit(edit_id)
-            _require_move(edit, to, from_)
+            require_move(edit, to, from_)
             change: Row = {"state": to.value, "reason": reason, "updated_at": time_text(now), **fields}
             if "old_aliases" in fields:
                 change["old_aliases"] = to_json(fields["old_aliases"])
@@ -135,7 +135,7 @@ class Ledger(LedgerQueries):
         """editing | judged -> pending: work that was cut off. Whether that `counts` as an attempt
         depends on whose fault it was."""
         edit = self.edit(edit_id)
-        _require_state(edit, {EditState.EDITING, EditState.JUDGED}, "put back")
+        require_state(edit, {EditState.EDITING, EditState.JUDGED}, "put back")
         attempt = edit.attempt if counts else max(edit.attempt - 1, 0)
         return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, attempt=attempt)
 
@@ -143,7 +143,7 @@ class Ledger(LedgerQueries):
         """held | failed | rolled_back -> pending: work that is to be tried again, from its first
         attempt. Refused when the ledger wants something else of the fact by now."""
         edit = self.edit(edit_id)
-        _require_state(edit, {EditState.HELD, EditState.FAILED, EditState.ROLLED_BACK}, "retry")
+        require_state(edit, {EditState.HELD, EditState.FAILED, EditState.ROLLED_BACK}, "retry")
         fact = self.fact(edit.key)
         if fact is None or (fact.wanted_op, fact.wanted) != (edit.op, edit.new):
             raise LedgerError(
@@ -178,7 +178,7 @@ class Ledger(LedgerQueries):
         edit that doesn't wait and for one that this user approved before."""
         edits = [self.edit(edit_id) for edit_id in dict.fromkeys(edit_ids)]
         for edit in edits:
-            _require_state(edit, {EditState.PENDING}, "approve")
+            require_state(edit, {EditState.PENDING}, "approve")
         with self.write() as db:
             approvals.add(db, [edit.id for edit in edits], actor, now)
 
@@ -325,19 +325,6 @@ class Ledger(LedgerQueries):
 
 def _recorded(record: Row) -> RecordedRow:
     return RecordedRow(record["line"], RowClass(record["row_class"]), record["edit_id"], record["reason"])
-
-
-def _require_move(edit: Edit, to: EditState, from_: EditState | None) -> None:
-    if from_ is not None and edit.state is not from_:
-        raise LedgerError("move edit", f"edit {edit.id}", f"it is {edit.state}, not {from_}")
-    if not is_legal(edit.state, to):
-        raise LedgerError("move edit", f"edit {edit.id}", f"{edit.state} can't become {to}")
-
-
-def _require_state(edit: Edit, states: set[EditState], operation: str) -> None:
-    if edit.state not in states:
-        hint = f"only {', '.join(sorted(states))} edits can be"
-        raise LedgerError(operation, f"edit {edit.id}", f"it is {edit.state}", hint)
 
 
 def _set_edits(db: Database, number: int, edits: Sequence[int]) -> None:

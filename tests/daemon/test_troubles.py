@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.backups import every
 from daemon.config import BackupSettings, Config, InboxSettings, MetricsSettings
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House, open_house
@@ -109,7 +110,7 @@ def test_the_scenario_ends_as_its_checks_say(scenario: Scenario) -> None:
     with scenario.open() as house:
         scenario.play(house)
     scenario.check()
-    assert list(scenario.config.layout.backups.glob("ledger-*.sqlite"))
+    assert every(scenario.config.layout.backups)
 
 
 @pytest.mark.slow

@@ -219,4 +219,4 @@ def test_timers_do_their_work_under_their_filter(tmp_path: Path) -> None:
         done = confined(units, *command)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)
-    assert list(make_config(state).layout.backups.glob("ledger-*.sqlite"))
+    assert list(make_config(state).layout.backups.glob("*/manifest.json"))
