@@ -26,7 +26,8 @@ PLACES = sorted(name for name in POINTS if not name.startswith(("init.", "migrat
 
 @dataclass
 class Storm:
-    """`patience` is the longest that a life which is to be killed may last, in seconds."""
+    """`patience` is the longest that a life which is to be killed may last, in seconds; with
+    `backlog` edits to do, nothing more is asked."""
 
     zygote: Zygote
     world: World
@@ -34,6 +35,7 @@ class Storm:
     seed: int
     function: str = "tests.crash.world:work"
     patience: float = 1.0
+    backlog: int = 1_000
     kills: int = 0
     drops: int = 0
     orders: int = 0
@@ -70,7 +72,10 @@ class Storm:
         return self.zygote.start(self.function, state, log=self.log, **{VARIABLE: failpoint})
 
     def blow(self) -> None:
-        """A file or an order, or both."""
+        """A file or an order, or both; or nothing."""
+        with closing(Ledger.open_readonly(self.world.config.layout.ledger)) as ledger:
+            if len(ledger.edits(OPEN)) >= self.backlog:
+                return
         if self.random.random() < 0.8:
             self._drop()
         if self.random.random() < 0.3:
