@@ -27,7 +27,7 @@ PLACES = sorted(name for name in POINTS if not name.startswith(("init.", "migrat
 @dataclass
 class Storm:
     """`patience` is the longest that a life which is to be killed may last, in seconds; with
-    `backlog` edits to do, nothing more is asked."""
+    `backlog` edits to do, no more are dropped."""
 
     zygote: Zygote
     world: World
@@ -72,11 +72,10 @@ class Storm:
         return self.zygote.start(self.function, state, log=self.log, **{VARIABLE: failpoint})
 
     def blow(self) -> None:
-        """A file or an order, or both; or nothing."""
+        """A file or an order, or both."""
         with closing(Ledger.open_readonly(self.world.config.layout.ledger)) as ledger:
-            if len(ledger.edits(OPEN)) >= self.backlog:
-                return
-        if self.random.random() < 0.8:
+            room = len(ledger.edits(OPEN)) < self.backlog
+        if self.random.random() < 0.8 and room:
             self._drop()
         if self.random.random() < 0.3:
             self._order()
