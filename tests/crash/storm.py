@@ -26,7 +26,8 @@ PLACES = sorted(name for name in POINTS if not name.startswith(("init.", "migrat
 
 @dataclass
 class Storm:
-    """`patience` is the longest that a life which is to be killed may last, in seconds."""
+    """`patience` is the longest that a life which is to be killed may last, in seconds; with
+    `backlog` edits to do, no more are dropped."""
 
     zygote: Zygote
     world: World
@@ -34,6 +35,7 @@ class Storm:
     seed: int
     function: str = "tests.crash.world:work"
     patience: float = 1.0
+    backlog: int = 1_000
     kills: int = 0
     drops: int = 0
     orders: int = 0
@@ -71,7 +73,9 @@ class Storm:
 
     def blow(self) -> None:
         """A file or an order, or both."""
-        if self.random.random() < 0.8:
+        with closing(Ledger.open_readonly(self.world.config.layout.ledger)) as ledger:
+            room = len(ledger.edits(OPEN)) < self.backlog
+        if self.random.random() < 0.8 and room:
             self._drop()
         if self.random.random() < 0.3:
             self._order()
