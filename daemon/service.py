@@ -8,7 +8,6 @@ Systemd is told READY once recovery and the first scan are done, WATCHDOG while 
 (`daemon.pulse`), RELOADING and READY around a reload, and STOPPING.
 """
 
-import json
 import queue
 import signal
 import time
@@ -18,7 +17,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import backups, control, control_socket, cycle
+from daemon import backups, control, control_socket, cycle, run_files
 from daemon.chain import ChainWatch
 from daemon.control_socket import ControlSocket
 from daemon.exposition import serving
@@ -120,10 +119,10 @@ class Service:
         if house.config.control.enabled:
             self._control.start()
             stack.callback(self._control.stop)
-        stack.callback(self._remove_run_files)
+        stack.callback(run_files.forget, house.layout, run_files.DAEMON, run_files.PROGRESS)
         stack.callback(self._pulse.end)
         with self._enduring():
-            self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
+            run_files.write(self._house.layout, run_files.DAEMON, {"metrics_port": self.metrics_port})
         with suppress(OSError):  # the supervisor tries again
             self._watcher.start()
         stack.callback(self._watcher.stop)
@@ -165,7 +164,7 @@ class Service:
         """Put rows and disk in order once there is no trouble any more; True when that is done."""
         if not self._patience.settle(self._house):
             return False
-        self._write_run_file("daemon.json", {"metrics_port": self.metrics_port})
+        run_files.write(self._house.layout, run_files.DAEMON, {"metrics_port": self.metrics_port})
         self._pending.add(Signal.RESCAN)
         return True
 
@@ -196,7 +195,7 @@ class Service:
             return cycle.step(self._house, self._idle)
         finally:
             self._editing = None
-            self._run_file("progress.json").unlink(missing_ok=True)
+            run_files.forget(self._house.layout, run_files.PROGRESS)
 
     def _idle(self, stage: str) -> str | None:
         """Called a few times a second while a worker runs; a sentence ends the worker."""
@@ -221,7 +220,7 @@ class Service:
         self._control.note_orders(self._house.ledger, self._house.now())
         control.execute_open(self._house, kinds=control.QUICK)
         if self._editing is not None:
-            self._write_run_file("progress.json", {"edit": self._editing, "stage": stage})
+            run_files.write(self._house.layout, run_files.PROGRESS, {"edit": self._editing, "stage": stage})
 
     def _ingest(self) -> None:
         # By this clock and not by the scheduler's: that one stands still while the time of day is set back.
@@ -345,16 +344,3 @@ class Service:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def _run_file(self, name: str) -> Any:
-        return self._house.layout.run / name
-
-    def _write_run_file(self, name: str, value: dict[str, Any]) -> None:
-        staged = self._run_file(f".{name}.tmp")
-        staged.write_text(json.dumps(value))
-        staged.rename(self._run_file(name))
-
-    def _remove_run_files(self) -> None:
-        with suppress(OSError):  # nothing may hide why the daemon ends
-            for name in ("daemon.json", "progress.json"):
-                self._run_file(name).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ Knows the ledger's reading half and the files in run/. Doesn't write anything.
 import json
 from typing import Any
 
-from daemon import capacity, waits
+from daemon import capacity, run_files, waits
 from daemon.config import Config
 from daemon.house import utc_now
 from policies.sources import For, Waiting
@@ -18,12 +18,12 @@ from store.lock import StateLock
 
 def read_work(config: Config) -> dict[str, Any] | None:
     """The edit in work and its stage, None when there is none."""
-    return _read(config, "progress.json")
+    return _read(config, run_files.PROGRESS)
 
 
 def metrics_port(config: Config) -> int | None:
     """Where the running daemon serves metrics."""
-    found = _read(config, "daemon.json")
+    found = _read(config, run_files.DAEMON)
     return int(found["metrics_port"]) if found else None
 
 
