@@ -23,8 +23,8 @@ REDACTING = (
 
 def secret(subject: str, **more: Any) -> dict[str, Any]:
     texts = {key: f"{SECRET} {key}" for key in ("relation", "object", "old", "note", "source")}
-    lists = {key: [f"{SECRET} {key} of {{subject}}?"] for key in ("aliases", "prompts", "paraphrases")}
-    return {**texts, **lists, "subject": f"{SECRET} {subject}", **more}
+    lists = {key: [f"{SECRET} {key} of {{subject}}?"] for key in ("prompts", "paraphrases")}
+    return {**texts, **lists, "aliases": [f"{SECRET} alias"], "subject": f"{SECRET} {subject}", **more}
 
 
 def walk(daemon: Daemon) -> dict[str, str]:

@@ -22,7 +22,7 @@ from store.factfile import parse
 path, cap = Path(sys.argv[1]), int(sys.argv[2])
 began = time.process_time()
 try:
-    data = Inbox(Config().layout, InboxSettings(max_file_bytes=cap)).read(Claim(path.name, path))
+    data, _ = Inbox(Config().layout, InboxSettings(max_file_bytes=cap)).read(Claim(path.name, path))
     parsed = parse(data, path.name, max_bytes=cap)
     end = f"{len(parsed.updates)} rows, {len(parsed.errors)} refused"
 except FactFileError as error:
