@@ -100,4 +100,4 @@ def longest(hooks: Iterable[Hook]) -> float:
 
 
 def _pause(attempt: int) -> float:
-    return min(0.5 * 2**attempt, 10.0)
+    return min(0.5 * 2.0**attempt, 10.0)
