@@ -153,6 +153,7 @@ class Service:
         with self._enduring():
             if not self._patience.unsettled or self._settle():
                 return self._work()
+        self._pulse.beat(Part.WORKER)
         self._look()
         self._pulse.say(f"waiting: {self._patience.trouble}")
         return False
