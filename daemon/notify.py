@@ -8,6 +8,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+PATIENCE_SECONDS = 5.0
+_REPEATED = frozenset({"STATUS", "WATCHDOG"})
+
 
 class Notifier:
     """Datagrams to the socket that systemd named; every method is a no-op when there is none.
@@ -28,12 +31,16 @@ class Notifier:
         self.watchdog_seconds = _seconds(environment.get("WATCHDOG_USEC", "")) / 2 if watched else 0.0
 
     def send(self, **fields: str | int) -> bool:
-        """Send `FIELD=value` lines; False when nobody listens. Never raises: a status isn't worth a crash."""
+        """Send `FIELD=value` lines; False when nobody listens. Never raises: a status isn't worth a crash.
+
+        Only what won't be said again waits a little where the listener's queue is full.
+        """
         if not self._address:
             return False
         lines = (f"{key}={value}".replace("\n", " ") for key, value in fields.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                channel.settimeout(0.0 if fields.keys() <= _REPEATED else PATIENCE_SECONDS)
                 channel.connect(self._address)
                 channel.sendall("\n".join(lines).encode())
         except OSError:
