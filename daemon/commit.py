@@ -14,7 +14,7 @@ from daemon.publish import announce
 from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
-from store.facts import Edit, EditState, Generation
+from store.facts import Edit, EditState, Generation, Reading
 from store.wire import to_wire
 
 
@@ -45,7 +45,7 @@ def commit_edit(
     except GenerationError as error:
         house.ledger.set_generation_state(intent.number, "quarantined", house.now(), error.cause)
         raise WorkerError("commit generation", f"edit {edit.id}", error.cause, error.hint) from error
-    serve(house, intent.number, reason)
+    serve(house, intent.number, reason, measured=edited.readings)
     return house.ledger.edit(edit.id)
 
 
@@ -74,12 +74,14 @@ def complete(house: House, intent: Generation, staging: Path, fields: Mapping[st
     )
 
 
-def serve(house: House, number: int, reason: str, *, rolled_back: bool = False) -> None:
+def serve(
+    house: House, number: int, reason: str, *, rolled_back: bool = False, measured: Sequence[Reading] = ()
+) -> None:
     """Point `current` at a built generation, make its row live, tell the engines, tidy up."""
     before = house.live_number
     house.models.promote(number)
     house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back)
-    announce(house, number, before, reason)
+    announce(house, number, before, reason, measured=measured)
     tidy(house)
 
 

@@ -84,6 +84,10 @@ class Metrics:
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest edit that is due")
         self.held = gauge("edits_held", "Edits held for a human")
         self.live_generation = gauge("live_generation", "Number of the live generation; 0 is the base")
+        self.served_generation = gauge(
+            "served_generation", "Number of the generation that the serving endpoint was last found with"
+        )
+        self.served_generation.set(math.nan)
         self.suite_value = gauge("suite_value", "Last reading of a suite on the served weights", "suite")
         self.suite_threshold = gauge("suite_threshold", "Threshold of a suite's gate", "suite")
         self.paused = gauge("paused", "1 while editing is paused")
@@ -135,6 +139,10 @@ class Metrics:
         self.files.labels(result).inc()
         for row_class in row_classes:
             self.records.labels(row_class.value).inc()
+
+    def endpoint_serves(self, generation: int | None) -> None:
+        """What the serving endpoint was found with; None when it couldn't be told."""
+        self.served_generation.set(math.nan if generation is None else generation)
 
     def show(self, vitals: Vitals) -> None:
         self.queue_depth.set(vitals.queue_depth)

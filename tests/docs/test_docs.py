@@ -33,6 +33,7 @@ UNITLESS_GAUGES = {
     "palimpsest_edits_held",
     "palimpsest_capacity_edits_left",
     "palimpsest_live_generation",  # a number that names
+    "palimpsest_served_generation",
     "palimpsest_paused",  # 0 or 1
     "palimpsest_suite_value",  # the suite decides the unit
     "palimpsest_suite_threshold",
