@@ -1,4 +1,4 @@
-"""What a serving engine is asked to show which generation it serves: facts changed, facts taken back, a canary.
+"""What a serving engine is asked, to tell which generation it serves: facts changed or taken back, a canary.
 
 Knows which questions tell one generation from another, and asks nothing that the generation itself
 was seen to answer wrongly. Doesn't know the ledger, engines, or how an answer is fetched.

@@ -3,8 +3,8 @@
     serve_transformers.py STATE/models/NAME/current [--port 8000]
 
 GET /healthz and /v1/models, POST /v1/chat/completions (greedy, no streaming), POST /reload. It looks at the
-link every second; a publish hook (`check.py --post /reload`) needn't wait for that. What can't be loaded isn't
-served: the generation before goes on answering, and /healthz says which one that is.
+link every second; a publish hook (`check.py --post /reload`) needn't wait for that. While a generation can't
+be loaded the one before goes on answering, and /healthz says which one that is.
 """
 
 import argparse
