@@ -15,7 +15,7 @@ from daemon.publish import announce
 from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
-from store.facts import Edit, EditState, Generation
+from store.facts import Edit, EditState, Generation, Reading
 from store.failpoints import reach
 from store.generations import ModelStore
 from store.queries import LedgerQueries
@@ -52,7 +52,7 @@ def commit_edit(
     except GenerationError as error:
         house.ledger.set_generation_state(intent.number, "quarantined", house.now(), error.cause)
         raise WorkerError("commit generation", f"edit {edit.id}", error.cause, error.hint) from error
-    serve(house, intent.number, reason)
+    serve(house, intent.number, reason, measured=edited.readings)
     return house.ledger.edit(edit.id)
 
 
@@ -84,7 +84,13 @@ def complete(house: House, intent: Generation, staging: Path, fields: Mapping[st
 
 
 def serve(
-    house: House, number: int, reason: str, *, rolled_back: bool = False, order: int | None = None
+    house: House,
+    number: int,
+    reason: str,
+    *,
+    rolled_back: bool = False,
+    order: int | None = None,
+    measured: Sequence[Reading] = (),
 ) -> None:
     """Point `current` at a built generation, make its row live, tell the engines, tidy up."""
     before = house.live_number
@@ -92,7 +98,7 @@ def serve(
     reach("serve.swapped")
     house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back, order=order)
     reach("serve.live")
-    announce(house, number, before, reason)
+    announce(house, number, before, reason, measured=measured)
     reach("serve.announced")
     tidy(house)
 

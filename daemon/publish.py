@@ -1,19 +1,28 @@
 """Tells serving engines that `current` moved: hooks run without a shell, with JSON on stdin.
 
-Knows argv, timeouts and retries. Doesn't know which engine listens, nor who moved `current`: a hook
-that fails is reported and never undoes a generation. Every switch is told at least once, whatever
-dies in between.
+Knows argv, timeouts, retries and what a hook may answer. Doesn't know which engine listens, nor who
+moved `current`: a hook that fails is reported and never undoes a generation. Every switch is told at least
+once, whatever dies in between.
+
+A hook gets the questions that show what is served (`policies.served`), and may end its stdout with a line
+{"served_generation": N} once the engine has answered them. Its stderr is logged and must hold no fact text.
 """
 
 import json
+import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from daemon.config import Hook
 from daemon.house import House
+from daemon.questions import questions_for
+from policies.served import ANSWER_TOKENS
+from store.facts import Reading
 from store.failpoints import reach
 
 ANNOUNCED = "announced"  # a setting of the ledger: the generation that the hooks were last told of
@@ -22,19 +31,26 @@ TAIL = 2000  # characters of a hook's stderr that are kept
 
 @dataclass(frozen=True, slots=True)
 class HookResult:
-    """How one hook ended: `attempts` counts runs; `error` is empty when the last run exited 0."""
+    """How one hook ended: `attempts` counts runs; `error` is empty when the last run exited 0; `served` is
+    the generation that it found served, None when it didn't say."""
 
     argv: tuple[str, ...]
     attempts: int
     error: str
+    served: int | None = None
 
     @property
     def ok(self) -> bool:
         return not self.error
 
 
-def announce(house: House, number: int, previous: int, reason: str) -> list[HookResult]:
-    """Tell every hook that `number` is served now instead of `previous`."""
+def announce(
+    house: House, number: int, previous: int, reason: str, *, measured: Sequence[Reading] = ()
+) -> list[HookResult]:
+    """Tell every hook that `number` is served now instead of `previous`. `measured` are the readings of
+    `number` that the ledger doesn't hold yet."""
+    hooks = house.config.publish.hooks
+    asked = questions_for(house, number, previous, measured) if hooks else []
     payload = {
         "event": "generation.live",
         "model": house.config.model.name,
@@ -45,12 +61,22 @@ def announce(house: House, number: int, previous: int, reason: str) -> list[Hook
         "weights_sha256": house.ledger.generation(number).weights_sha256,
         "reason": reason,
         "at": house.now().isoformat(),
+        "questions": [asdict(question) for question in asked],
+        "answer_tokens": ANSWER_TOKENS,
     }
-    results = run_hooks(house.config.publish.hooks, payload)
+    results = run_hooks(hooks, payload)
+    house.metrics.endpoint_serves(found_served(results, number))
     for at, result in enumerate(results):
         house.metrics.hooks.labels("ok" if result.ok else "failed").inc()
         report = house.log.info if result.ok else house.log.warning
-        report("hook.done", hook=at, program=result.argv[0], attempts=result.attempts, error=result.error)
+        report(
+            "hook.done",
+            hook=at,
+            program=result.argv[0],
+            attempts=result.attempts,
+            error=result.error,
+            served=result.served,
+        )
     house.log.info("generation.live", generation=number, previous=previous)
     if results:
         house.ledger.set_setting(ANNOUNCED, number, now=house.now())
@@ -76,35 +102,56 @@ def run_hooks(
     return results
 
 
+def found_served(results: Iterable[HookResult], live: int) -> int | None:
+    """The generation that every engine serves as far as its hook said; where they differ, one that isn't
+    live. None when no hook said, or one failed and didn't."""
+    results = list(results)
+    said = [result.served for result in results if result.served is not None]
+    behind = next((served for served in said if served != live), None)
+    if behind is not None or any(not result.ok and result.served is None for result in results):
+        return behind
+    return live if said else None
+
+
 def _run_hook(hook: Hook, body: bytes, pause: Callable[[float], None]) -> HookResult:
-    error = ""
+    error, served = "", None
     for attempt in range(hook.retries + 1):
         if attempt:
             pause(_pause(attempt))
-        error = _run_once(hook, body)
+        error, served = _run_once(hook, body)
         if not error:
             break
-    return HookResult(hook.argv, attempt + 1, error)
+    return HookResult(hook.argv, attempt + 1, error, served)
 
 
-def _run_once(hook: Hook, body: bytes) -> str:
-    """Empty when the hook exited 0 in time, else why not."""
+def _run_once(hook: Hook, body: bytes) -> tuple[str, int | None]:
+    """(empty when the hook exited 0 in time, else why not; the generation it found served)."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            hook.argv,
-            input=body,
-            capture_output=True,
-            timeout=hook.timeout,
-            check=False,
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {hook.timeout:g} s"
+        process = subprocess.Popen(hook.argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     except OSError as error:
-        return str(error)
-    if done.returncode:
-        return f"exit status {done.returncode}: {done.stderr.decode(errors='replace')[-TAIL:].strip()}"
-    return ""
+        return str(error), None
+    with process:
+        try:
+            out, err = process.communicate(body, timeout=hook.timeout)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its children too: a restart must not go on alone
+            return f"no answer within {hook.timeout:g} s", None
+    if process.returncode:
+        why = f"exit status {process.returncode}: {err.decode(errors='replace')[-TAIL:].strip()}"
+        return why, _served(out)
+    return "", _served(out)
+
+
+def _served(stdout: bytes) -> int | None:
+    """The last line, when it is of the agreed form; hooks may print what they like."""
+    try:
+        said = json.loads(stdout.strip().rpartition(b"\n")[2])
+        number = said["served_generation"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else None
 
 
 def longest(hooks: Iterable[Hook]) -> float:
