@@ -7,7 +7,7 @@ answers with an error or never, a reload that is acknowledged and not done.
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -171,7 +171,7 @@ class Ollama(Engine):
     def control(self, method: str, path: str, query: dict[str, list[str]], body: Json) -> Answer:
         if path.startswith("/api/blobs/"):
             return self._blob(method, path.rpartition("/")[2], body)
-        calls = {
+        calls: dict[tuple[str, str], Callable[[], Answer]] = {
             ("GET", "/api/tags"): lambda: (200, {"models": [{"name": name} for name in self.models]}),
             ("DELETE", "/api/delete"): lambda: (200 if self.models.pop(body["model"], None) else 404, None),
             ("POST", "/api/create"): lambda: self._create(body["model"], body["files"]),

@@ -57,8 +57,8 @@ class TinyRunner(FakeRunner):
 
     def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
         kinds: dict[str, Callable[[Job], Result]] = {"init": _init, "edit": _edit}
-        make = kinds.get(str(job["kind"]), lambda other: jobs.run(other, lambda _stage: None))
-        return make(job)
+        make = kinds.get(str(job["kind"]))
+        return make(job) if make else jobs.run(job, lambda _stage: None)
 
 
 def _init(job: Job) -> Result:
