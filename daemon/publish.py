@@ -122,10 +122,8 @@ def _run_once(hook: Hook, body: bytes) -> tuple[str, int | None]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its children too: a restart must not go on alone
             return f"no answer within {hook.timeout:g} s", None
-    if process.returncode:
-        error = f"exit status {process.returncode}: {err.decode(errors='replace')[-TAIL:].strip()}"
-        return error, _served(out)
-    return "", _served(out)
+    said = err.decode(errors="replace")[-TAIL:].strip()
+    return f"exit status {process.returncode}: {said}" if process.returncode else "", _served(out)
 
 
 def _served(stdout: bytes) -> int | None:
