@@ -1,13 +1,14 @@
 # `make run` and `make test` are all a fresh machine needs: Python 3.11, git and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STATE ?= ./var
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test test-fast demo check clean
+.PHONY: help install run test test-fast soak demo check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ test: $(STAMP)  ## fetch the model and run the whole suite
 
 test-fast: $(STAMP)  ## run the quick tests: no model, no processes, about a minute
 	$(BIN)/python -m pytest -m 'not model and not slow'
+
+soak: $(STAMP)  ## run the daemon on a tiny model for SECONDS under drops, kills and rollbacks
+	$(BIN)/python -m tests.soak --seconds "$(SECONDS)"
 
 demo: $(STAMP)  ## change a fact, retract one, roll back, and prove each step
 	$(BIN)/palimpsest demo

@@ -44,6 +44,13 @@ def assess(ledger: Ledger, config: Config) -> Capacity:
     )
 
 
+def live_readings(ledger: Ledger, config: Config) -> tuple[Reading, ...]:
+    """What was measured of the live generation; nothing of the base, nor of one that was composed."""
+    live = ledger.live_generation()
+    number = live.number if live is not None else 0
+    return tuple(ledger.generation_readings().get(number, ())) or _of_manifest(config, number)
+
+
 def _of_manifest(config: Config, number: int) -> tuple[Reading, ...]:
     """A generation that recovery finished has its readings on disk only; a composed one has none."""
     try:

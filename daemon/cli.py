@@ -11,16 +11,53 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from daemon import bench, commands_explain, commands_model, commands_queue, commands_run, demo
+import shtab
+
+from daemon import (
+    bench,
+    commands_approve,
+    commands_explain,
+    commands_keep,
+    commands_model,
+    commands_queue,
+    commands_report,
+    commands_run,
+    demo,
+)
 from daemon.config import Config, load
 from daemon.orders import OrderFailed
 from daemon.vitals import our_version
-from store.errors import ConfigError, FactFileError, PalimpsestError, UsageError
+from store import failpoints
+from store.errors import EXIT_OK, ConfigError, FactFileError, PalimpsestError, UsageError
 
 Command = Callable[[argparse.Namespace, Config], int]
 EXIT_INTERRUPTED = 130
+EXAMPLES = {
+    "init": ("init", "init --state /srv/bot --model /srv/models/bot"),
+    "run": ("run", "run --config /etc/palimpsest/bot.toml"),
+    "submit": ("submit facts.jsonl", "submit --wait facts.csv", "submit --dry-run facts.yaml"),
+    "plan": ("plan", "plan facts.jsonl"),
+    "facts": ("facts", "facts south korea"),
+    "history": ("history", 'history "South Korea" capital'),
+    "explain": ("explain 12", 'explain "South Korea" capital'),
+    "ask": (
+        'ask "What is the capital of South Korea?"',
+        'ask --as-of 2026-01-31 "The capital of South Korea is"',
+    ),
+    "diff": ("diff 3 4", "diff 0 4 --json"),
+    "materialize": ("materialize --generation 3 --out ./bot-3", "materialize --as-of 2026-01-31 --out ./bot"),
+    "rollback": ("rollback --to 3", "rollback --edit 12", 'rollback --dry-run --fact "South Korea" capital'),
+    "report": ("report --out report.html",),
+    "backup": ("backup", "backup --to /mnt/backups"),
+    "restore": ("restore --state /srv/bot /mnt/backups/20260131T120000Z", "restore --replace BACKUP"),
+    "bench": ("bench --cases cases.jsonl --n 20 --json report.json",),
+    "completion": (
+        "completion bash > ~/.local/share/bash-completion/completions/palimpsest",
+        "completion zsh > ~/.zfunc/_palimpsest",
+    ),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        failpoints.arm(os.environ)
         refuse_python_daemon()
         args = make_parser().parse_args(arguments)
         config = load(args.config or _found_config(args.state), args.state)
@@ -90,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     def add(name: str, command: Command, help: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(
-            name, parents=[common], help=help, description=help
+            name, parents=[common], help=help, **told(name, help)
         )
         made.set_defaults(command=command)
         return made
@@ -99,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_facts(add)
     _add_weights(add)
     measured = "measure the editor on cases"  # its --json takes a file: the report is the product
-    benched = commands.add_parser("bench", parents=[place], help=measured, description=measured)
+    benched = commands.add_parser("bench", parents=[place], help=measured, **told("bench", measured))
     bench.add_arguments(benched)
     benched.set_defaults(command=lambda args, _config: bench.main(args))
     made = commands.add_parser("config", help="check a configuration")
@@ -107,7 +145,23 @@ def make_parser() -> argparse.ArgumentParser:
     check = below.add_parser("check", parents=[common], help="list every fault of a configuration")
     check.add_argument("file", nargs="?", type=Path, metavar="FILE")
     check.set_defaults(command=commands_run.config_check)
+    script = "print a script that completes commands in a shell"
+    shell = commands.add_parser("completion", help=script, **told("completion", script))
+    shell.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    shell.set_defaults(command=lambda args, _config: completion(args.shell), config=None, state=None)
     return parser
+
+
+def told(name: str, description: str) -> dict[str, Any]:
+    """A command's help: what it does, then how it is typed."""
+    lines = "\n".join(f"  palimpsest {example}" for example in EXAMPLES.get(name, ()))
+    shown = argparse.RawDescriptionHelpFormatter
+    return {"description": description, "epilog": lines and f"examples:\n{lines}", "formatter_class": shown}
+
+
+def completion(shell: str) -> int:
+    print(shtab.complete(make_parser(), shell))
+    return EXIT_OK
 
 
 Add = Callable[[str, Command, str], argparse.ArgumentParser]
@@ -119,16 +173,23 @@ def _add_installation(add: Add) -> None:
     add("fetch-model", commands_run.fetch_model, "fetch and verify the default model")
     add("run", commands_run.run, "run the daemon")
     demo.add_arguments(add("demo", demo.run, "show the whole path on a scratch state directory"))
-    add("backup", commands_run.backup, "copy the ledger into backups/")
-    add("verify", commands_run.verify, "check every byte of ledger, generations and blobs")
-    add("doctor", commands_run.doctor, "look for what usually is wrong")
-    add("gc", commands_run.gc, "remove what the keep policy lets go")
+    backup = add("backup", commands_keep.backup, "copy what can't be had from elsewhere, and verify the copy")
+    backup.add_argument("--to", type=Path, metavar="DIR", help="on another disk (default: backups/)")
+    restore = add("restore", commands_keep.restore, "make a state directory again from a backup")
+    restore.add_argument("backup", type=Path, metavar="BACKUP", help="one of the folders in backups/")
+    restore.add_argument("--model", metavar="DIR", help="where the base comes from (default: [model] source)")
+    restore.add_argument("--replace", action="store_true", help="move what is there into replaced/ first")
+    add("verify", commands_keep.verify, "check every byte of ledger, generations, blobs, files and backups")
+    add("doctor", commands_keep.examine, "look for what usually is wrong, and say what to do")
+    gc = add("gc", commands_run.gc, "remove what the keep policy lets go")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go; exit status 2: something")
 
 
 def _add_facts(add: Add) -> None:
     submit = add("submit", commands_queue.submit, "put fact files into the inbox")
     submit.add_argument("files", nargs="+", type=Path, metavar="FILE")
     submit.add_argument("--wait", action="store_true", help="until every fact that is due has settled")
+    submit.add_argument("--dry-run", action="store_true", help="only say what would change, like `plan FILE`")
     submit.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="with --wait")
     plan = add(
         "plan", commands_queue.plan, "show what is queued, or what files would do; exit status 2: changes"
@@ -141,6 +202,8 @@ def _add_facts(add: Add) -> None:
     history.add_argument("fact", nargs="*", metavar="SUBJECT RELATION")
     explain = add("explain", commands_explain.explain, "show what became of an edit, or of a fact, and why")
     explain.add_argument("what", nargs="+", metavar="EDIT | SUBJECT RELATION")
+    report = add("report", commands_report.report, "write facts, edits, readings and rollbacks as one page")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
 
 
 def _add_weights(add: Add) -> None:
@@ -151,12 +214,21 @@ def _add_weights(add: Add) -> None:
         "--as-of", type=commands_model.moment, metavar="DATE", help="the model served then (UTC)"
     )
     when.add_argument("--generation", type=int, metavar="N")
+    diff = add("diff", commands_model.diff, "show which answers of two generations differ")
+    diff.add_argument("one", type=int, metavar="GENERATION")
+    diff.add_argument("other", type=int, metavar="GENERATION")
+    past = add("materialize", commands_model.materialize_past, "write the model of a generation or a date")
+    then = past.add_mutually_exclusive_group(required=True)
+    then.add_argument("--generation", type=int, metavar="N")
+    then.add_argument("--as-of", type=commands_model.moment, metavar="DATE", help="the one served then (UTC)")
+    past.add_argument("--out", type=Path, required=True, metavar="DIR", help="a directory to be made")
     rollback = add("rollback", commands_model.rollback, "take changes of the weights back")
     what = rollback.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", type=int, metavar="GENERATION")
     what.add_argument("--edit", type=int, metavar="EDIT")
     what.add_argument("--fact", nargs=2, metavar=("SUBJECT", "RELATION"))
     rollback.add_argument("--force", action="store_true", help="with --to: although it isn't known good")
+    rollback.add_argument("--dry-run", action="store_true", help="only say what would be done; exit status 2")
     add("pause", commands_model.pause, "stop editing after the edit in work")
     add("resume", commands_model.resume, "go on editing")
     for name, command, text in (
@@ -164,6 +236,9 @@ def _add_weights(add: Add) -> None:
         ("cancel", commands_model.cancel, "take an edit out of the queue"),
     ):
         add(name, command, text).add_argument("edit", type=int, metavar="EDIT")
+    add("approvals", commands_approve.approvals, "list the edits that wait for approval")
+    approve = add("approve", commands_approve.approve, "let edits through that wait for approval")
+    approve.add_argument("edits", nargs="+", type=commands_approve.edit_range, metavar="EDIT | FIRST-LAST")
     pin = add("pin", commands_model.pin, "keep a generation's directory")
     pin.add_argument("generation", type=int, metavar="GENERATION")
     pin.add_argument("--off", action="store_true", help="no longer")

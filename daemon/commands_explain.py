@@ -6,13 +6,16 @@ Knows its arguments and what it prints. Doesn't know how anything was decided.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
+from daemon import waits
 from daemon.commands_queue import reading
 from daemon.config import Config
 from daemon.console import show, table
+from daemon.status import is_running
 from store.errors import EXIT_OK, LedgerError, UsageError
-from store.facts import Edit, FactKey, FactRow
+from store.facts import Edit, EditState, FactKey, FactRow
 from store.ledger import Ledger
 from store.wire import to_wire
 
@@ -24,10 +27,10 @@ def explain(args: argparse.Namespace, config: Config) -> int:
     then the same of its latest edit."""
     with reading(config) as ledger:
         if len(args.what) == 2:
-            value = _fact(ledger, FactKey(*args.what))
+            value = _fact(config, ledger, FactKey(*args.what))
             text = _story(value) + ("\n\n" + _explanation(value["latest"]) if value["latest"] else "")
         else:
-            value = _edit(ledger, ledger.edit(_number_of(args.what)))
+            value = _edit(config, ledger, ledger.edit(_number_of(args.what)))
             text = _explanation(value)
     show(value, text, as_json=args.json)
     return EXIT_OK
@@ -43,9 +46,13 @@ def _number_of(what: Sequence[str]) -> int:
         raise UsageError("explain", " ".join(what), cause, hint) from None
 
 
-def _edit(ledger: Ledger, edit: Edit) -> Value:
+def _edit(config: Config, ledger: Ledger, edit: Edit) -> Value:
+    pending = [edit] if edit.state is EditState.PENDING else []
+    waiting = waits.shown(config, ledger, pending, running=is_running(config)) if pending else {}
     return {
         "edit": to_wire(edit),
+        "waits": waiting.get(edit.id, ""),
+        "approvals": ledger.approvals([edit.id]).get(edit.id, []),
         "outcomes": ledger.outcomes(edit.id),
         "readings": ledger.readings(edit_id=edit.id),
         "soft_forgetting": ledger.soft_forgetting(edit.id),
@@ -53,7 +60,7 @@ def _edit(ledger: Ledger, edit: Edit) -> Value:
     }
 
 
-def _fact(ledger: Ledger, key: FactKey) -> Value:
+def _fact(config: Config, ledger: Ledger, key: FactKey) -> Value:
     """Any case and spacing of `key`; raises LedgerError when the ledger holds no such fact."""
     fact = ledger.fact(key)
     if fact is None:
@@ -64,7 +71,7 @@ def _fact(ledger: Ledger, key: FactKey) -> Value:
         "served": _served(fact, live.number if live else None),
         "values": ledger.fact_history(key),
         "edits": [to_wire(edit) for edit in edits],
-        "latest": _edit(ledger, edits[-1]) if edits else None,
+        "latest": _edit(config, ledger, edits[-1]) if edits else None,
     }
 
 
@@ -117,9 +124,11 @@ def _explanation(value: Value) -> str:
     wanted = "not known" if edit["op"] == "retract" else edit["new"]
     lines = [
         f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
-        f"state {edit['state']}, generation {edit['generation']}",
+        f"state {edit['state']}{_short(value['waits'])}, generation {edit['generation']}",
         f"try   {edit['attempt']}, recipe {edit['recipe']}",
         f"why   {edit['reason']}",
+        *wrap(f"waits for {value['waits']}" if value["waits"] else "", 79, subsequent_indent=" " * 6),
+        *(f"approved by {row['actor']} at {row['approved_at']}" for row in value["approvals"]),
     ]
     if outcomes:
         last = outcomes[-1]
@@ -132,6 +141,11 @@ def _explanation(value: Value) -> str:
     lines += ["", table(("suite", "verdict", "value", "n", "reason"), gates)] if gates else []
     lines += _left_behind(value)
     return "\n".join(lines)
+
+
+def _short(waits: str) -> str:
+    what = waits.partition(":")[0]
+    return f": waits for {what}" if what else ""
 
 
 def _left_behind(value: Value) -> list[str]:

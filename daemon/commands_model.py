@@ -1,4 +1,4 @@
-"""Commands about weights: ask, rollback, and the orders pause, resume, retry, cancel, pin.
+"""Commands about weights: ask, diff, materialize, rollback, and the orders pause, resume, retry, cancel, pin.
 
 Knows their arguments and what they print. Doesn't know how an answer or a rollback is made.
 """
@@ -6,11 +6,13 @@ Knows their arguments and what they print. Doesn't know how an answer or a rollb
 import argparse
 from datetime import UTC, date, datetime, time
 
-from daemon.asking import ask_generation, ask_model
+from daemon.asking import ask_generation, ask_model, differences, find_generation, materialize
 from daemon.config import Config
 from daemon.console import progress, show, table
 from daemon.orders import give, require_state
-from store.errors import EXIT_OK, UsageError
+from daemon.rollback import planned
+from policies.rollback import RollbackPlan
+from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
 from store.times import parse_time
 
 
@@ -42,6 +44,36 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def diff(args: argparse.Namespace, config: Config) -> int:
+    """Which answers of two generations differ; exit status 2 when any does."""
+    require_state(config)
+    with progress("diff") as on_stage:
+        asked, found = differences(config, args.one, args.other, on_stage)
+    rows = [(d.about, d.prompt, d.one, d.other) for d in found]
+    head = ("", "prompt", f"generation {args.one}", f"generation {args.other}")
+    text = f"{len(found)} of {asked} answers differ" + ("\n\n" + table(head, rows) if rows else "")
+    value = {
+        "one": args.one,
+        "other": args.other,
+        "asked": asked,
+        "different": [{"about": d.about, "prompt": d.prompt, "one": d.one, "other": d.other} for d in found],
+    }
+    show(value, text, as_json=args.json)
+    return EXIT_PLAN_HAS_CHANGES if found else EXIT_OK
+
+
+def materialize_past(args: argparse.Namespace, config: Config) -> int:
+    """Write the model of a generation or of a date as a directory."""
+    require_state(config)
+    found = find_generation(config, args.generation, args.as_of)
+    with progress("materialize") as on_stage:
+        materialize(config, found, args.out.absolute(), on_stage)
+    value = {"generation": found.number, "path": str(args.out), "weights_sha256": found.weights_sha256}
+    text = f"generation {found.number} is in {args.out}\nweights {found.weights_sha256}"
+    show(value, text, as_json=args.json)
+    return EXIT_OK
+
+
 def rollback(args: argparse.Namespace, config: Config) -> int:
     if args.to is not None:
         order: dict[str, object] = {"to": args.to, "force": args.force}
@@ -51,6 +83,15 @@ def rollback(args: argparse.Namespace, config: Config) -> int:
         order = {"fact": list(args.fact)}
     if args.force and args.to is None:
         raise UsageError("roll back", "--force", "only goes with --to")
+    if args.dry_run:
+        require_state(config)
+        plan = planned(config, order)
+        to = "a new generation" if plan.generation is None else f"generation {plan.generation}"
+        lines = [f"would serve {to}: {plan.reason}"]
+        lines += [f"{name}: edits {', '.join(map(str, ids))}" for name, ids in _moved(plan) if ids]
+        value = {"way": str(plan.way), "to": plan.generation, "reason": plan.reason, **dict(_moved(plan))}
+        show(value, "\n".join(lines), as_json=args.json)
+        return EXIT_PLAN_HAS_CHANGES
     with progress("rollback"):
         result = give(config, "rollback", order)
     requeued = (
@@ -61,6 +102,14 @@ def rollback(args: argparse.Namespace, config: Config) -> int:
     )
     show(result, text + requeued, as_json=args.json)
     return EXIT_OK
+
+
+def _moved(plan: RollbackPlan) -> list[tuple[str, list[int]]]:
+    return [
+        ("removed", list(plan.removed)),
+        ("restored", list(plan.restored)),
+        ("asked again", list(plan.reprobe)),
+    ]
 
 
 def pause(args: argparse.Namespace, config: Config) -> int:

@@ -6,10 +6,11 @@ Knows their arguments and what they print. Doesn't know how anything is decided.
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from textwrap import wrap
 from typing import Any
 
-from daemon import capacity, submission
+from daemon import control_client, submission, waits
 from daemon.config import Config
 from daemon.console import progress, show, table
 from daemon.house import operator_relations, utc_now
@@ -38,6 +39,8 @@ def reading(config: Config) -> Iterator[Ledger]:
 
 def submit(args: argparse.Namespace, config: Config) -> int:
     """Drop files into the inbox; with --wait, exit status 1 unless every fact came to a good end."""
+    if args.dry_run:
+        return plan(args, config)
     require_state(config)
     drops = [submission.drop(config, path) for path in args.files]
     if not args.wait:
@@ -63,7 +66,7 @@ def plan(args: argparse.Namespace, config: Config) -> int:
             utc_now(),
             relations={key.relation for key in facts if relation_key(key.relation) in relations},
             paused=bool(ledger.get_setting("paused", False)),
-            full=bool(capacity.shown(config, ledger, running=is_running(config))["waits"]),
+            waiting=_brief(waits.shown(config, ledger, edits, running=is_running(config))),
         )
         rows = [row for path in args.files for row in submission.preview(config, ledger, path)]
     known = {row.update.key.relation for row in rows if relation_key(row.update.key.relation) in relations}
@@ -72,6 +75,11 @@ def plan(args: argparse.Namespace, config: Config) -> int:
     text = table(("action", "subject", "relation", "why"), lines) if lines else "nothing to do"
     show({"changes": whole.has_changes, "steps": [_step(s) for s in whole.steps]}, text, as_json=args.json)
     return EXIT_PLAN_HAS_CHANGES if whole.has_changes else EXIT_OK
+
+
+def _brief(waiting: dict[int, str]) -> dict[int, str]:
+    """A line of a table has no room for whole stories."""
+    return {n: f"{why.partition(':')[0]}, see `palimpsest explain {n}`" for n, why in waiting.items()}
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -88,20 +96,26 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def status(args: argparse.Namespace, config: Config) -> int:
-    with reading(config) as ledger:
-        found = read_status(config, ledger)
+    answer = control_client.get(config, "/status")
+    if answer is not None and answer[0] == HTTPStatus.OK:
+        found = answer[1]
+    else:
+        with reading(config) as ledger:
+            found = read_status(config, ledger)
     work = found["work"]
     counts = ", ".join(f"{n} {state}" for state, n in found["edits"].items()) or "none"
     lines = [
         f"state       {found['state_dir']}",
         f"daemon      {'process ' + str(found['pid']) if found['pid'] is not None else 'not running'}"
-        + (", paused" if found["paused"] else ""),
+        + (", paused" if found["paused"] else "")
+        + (", edits wait: the disk is full" if found["disk_full"] else ""),
         f"model       {found['model']}, generation {found['live_generation']}",
         f"weights     {found['weights_sha256']}",
         f"edits       {counts}",
         f"in work     {'edit ' + str(work['edit']) + ', ' + work['stage'] if work else 'nothing'}",
         f"next due    {found['next_due'] or '-'}",
         *_capacity(found["capacity"]),
+        *_by_source(found["waiting"]),
         f"refused     {found['refused_files']} files in failed/",
         *(f"held        edit {held['edit']}: {held['reason']}" for held in found["held"]),
     ]
@@ -118,6 +132,11 @@ def _capacity(found: dict[str, Any]) -> list[str]:
     if found["waits"]:
         texts.append(f"waiting     {_edits(found['waiting'])}, for {found['waits']}")
     return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
+
+
+def _by_source(waiting: dict[str, int]) -> list[str]:
+    told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate"}
+    return [f"waiting     {_edits(n)}, for {told[reason]}" for reason, n in waiting.items() if n]
 
 
 def _edits(count: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.config import Config
 from daemon.house import House
 from daemon.jobs import Edited
 from daemon.publish import announce
@@ -15,6 +16,10 @@ from daemon.runner import WorkerError
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation, Reading
+from store.failpoints import reach
+from store.generations import ModelStore
+from store.queries import LedgerQueries
+from store.trouble import trouble_of
 from store.wire import to_wire
 
 
@@ -28,6 +33,7 @@ def commit_edit(
     if edited.delta is None or edited.theta is None:
         raise WorkerError("commit generation", f"edit {edit.id}", "the worker left no vectors")
     delta = house.blobs.put(edited.delta.read_bytes())
+    reach("commit.delta")
     live = house.ledger.live_generation()
     intent = open_intent(house, edited.theta, (*(live.edits if live else ()), edit.id), reason)
     house.ledger.transition(
@@ -39,6 +45,7 @@ def commit_edit(
         generation=intent.number,
         delta_blob=delta,
     )
+    reach("commit.judged")
     readings = [{**to_wire(reading), "answers": []} for reading in edited.readings]
     try:
         complete(house, intent, staging, {"readings": readings})
@@ -55,6 +62,7 @@ def open_intent(house: House, theta: Path | None, edits: Sequence[int], reason: 
     number, now = house.ledger.next_generation_number(), house.now()
     intent = Generation(number, house.live_number, "building", "", theta_blob, tuple(edits), now, reason)
     house.ledger.insert_generation(intent, now)
+    reach("commit.intent")
     return intent
 
 
@@ -72,32 +80,49 @@ def complete(house: House, intent: Generation, staging: Path, fields: Mapping[st
         "its files are complete",
         weights_sha256=str(manifest["weights_sha256"]),
     )
+    reach("commit.built")
 
 
 def serve(
-    house: House, number: int, reason: str, *, rolled_back: bool = False, measured: Sequence[Reading] = ()
+    house: House,
+    number: int,
+    reason: str,
+    *,
+    rolled_back: bool = False,
+    order: int | None = None,
+    measured: Sequence[Reading] = (),
 ) -> None:
     """Point `current` at a built generation, make its row live, tell the engines, tidy up."""
     before = house.live_number
     house.models.promote(number)
-    house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back)
+    reach("serve.swapped")
+    house.ledger.promote(number, now=house.now(), reason=reason, rolled_back=rolled_back, order=order)
+    reach("serve.live")
     announce(house, number, before, reason, measured=measured)
+    reach("serve.announced")
     tidy(house)
 
 
 def tidy(house: House) -> list[int]:
     """Delete the directories that the keep policy lets go; their vectors stay in the blob store."""
-    on_disk = set(house.models.numbers())
-    rows = [row for row in house.ledger.generations() if row.number in on_disk]
-    plan = plan_keep(
-        rows,
-        newest=house.config.generations.keep,
-        live=house.live_number,
-        previous=house.models.previous_number(),
-    )
-    for choice in plan.remove:
+    gone = removable(house.config, house.ledger, house.models)
+    for number in gone:
         try:
-            house.models.delete(choice.generation)
+            house.models.delete(number)
         except (PalimpsestError, OSError) as error:
-            house.log.warning("generation.not_deleted", generation=choice.generation, cause=str(error))
+            if trouble_of(error):
+                raise
+            house.log.warning("generation.not_deleted", generation=number, cause=str(error))
+    return gone
+
+
+def removable(config: Config, ledger: LedgerQueries, models: ModelStore) -> list[int]:
+    """The generations whose directories the keep policy lets go."""
+    on_disk, live = set(models.numbers()), ledger.live_generation()
+    plan = plan_keep(
+        [row for row in ledger.generations() if row.number in on_disk],
+        newest=config.generations.keep,
+        live=live.number if live is not None else 0,
+        previous=models.previous_number(),
+    )
     return [choice.generation for choice in plan.remove]

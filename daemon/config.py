@@ -4,22 +4,32 @@ Knows the keys, their defaults, bounds and the layout of the state directory. Do
 any part of the daemon does with them, and creates nothing on disk.
 """
 
-import tomllib
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from daemon.layout import Layout
 from daemon.tables import section
+from policies.sources import repeated
 from store.errors import ConfigError
 from store.facts import Suite
+from store.toml import read_toml
 
 GIB = 1024**3
 
 
 def _bounded(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine; a name but localhost may mean anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _choice(default: str, *allowed: str) -> Any:
@@ -74,10 +84,50 @@ class CapacitySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsSettings:
+class SourceSettings:
+    """What a source may state and how fast; what is left out is the default source's (`policies.sources`)."""
+
+    relations: tuple[str, ...] | None = None
+    subjects: tuple[str, ...] | None = None
+    owners: tuple[str, ...] | None = None
+    prompts: bool | None = None
+    max_edits_per_hour: int | None = _bounded(None, 0, 10**6)  # 0: any number
+    require_approval: bool | None = None
+    wide_change: int | None = _bounded(None, 0, 10**6)  # 0: never
+    approvals: int | None = _bounded(None, 1, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """The control socket in the state's run directory; off, nothing listens there."""
+
     enabled: bool = True
-    host: str = _choice("127.0.0.1", "127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Off loopback only with TLS, and only for clients with a certificate that `client_ca` signed."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
     port: int = _bounded(9464, 0, 65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+
+    @property
+    def secured(self) -> bool:
+        return all(self._tls().values())
+
+    def faults(self) -> Iterator[str]:
+        missing = [name for name, path in self._tls().items() if path is None]
+        if missing and len(missing) < len(self._tls()):
+            yield f"{', '.join(missing)}: missing; tls_cert, tls_key and client_ca go together"
+        elif missing and not is_loopback(self.host):
+            yield f"host: {self.host!r} is off loopback, which needs {', '.join(missing)}"
+
+    def _tls(self) -> dict[str, Path | None]:
+        return {"tls_cert": self.tls_cert, "tls_key": self.tls_key, "client_ca": self.client_ca}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +174,8 @@ class Config:
     editing: EditingSettings = EditingSettings()
     gates: Mapping[str, GateOverride] = field(default_factory=dict, metadata={"keys": tuple(map(str, Suite))})
     capacity: CapacitySettings = CapacitySettings()
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    control: ControlSettings = ControlSettings()
     metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
     generations: GenerationSettings = GenerationSettings()
@@ -154,11 +206,13 @@ def _read(path: Path) -> str:
 def parse(text: str, name: str) -> Config:
     """Config from TOML text; raises one ConfigError whose cause lists every fault, one a line."""
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw = read_toml(text)
+    except ValueError as error:
         raise ConfigError("parse configuration", name, str(error)) from error
     faults: list[str] = []
     config = section(Config, raw, "", faults)
+    if config is not None:
+        faults.extend(f"sources.{name}: the same source as another one" for name in repeated(config.sources))
     if faults:
         raise ConfigError(
             "check configuration",

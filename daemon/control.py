@@ -5,34 +5,33 @@ itself carries them out: an order is a row of the ledger either way.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from daemon import rollback
+from daemon import rollback, waits
 from daemon.house import House
 from daemon.runner import WorkerStopped, never
+from policies.sources import For
 from store.errors import PalimpsestError, UsageError
-from store.facts import EditState, FactKey
+from store.facts import EditState
+from store.failpoints import reach
+from store.trouble import trouble_of
 
 Idle = Callable[[str], str | None]
 Args = Mapping[str, Any]
 
 # These touch no weights and no running job, so that they are carried out while an edit is in work.
-QUICK = frozenset({"pause", "resume", "retry", "pin"})
+QUICK = frozenset({"pause", "resume", "retry", "pin", "approve"})
 PAUSED = "paused"
 
 
 def _rollback(house: House, args: Args, idle: Idle) -> dict[str, Any]:
-    if "to" in args:
-        return rollback.to_generation(house, int(args["to"]), force=bool(args.get("force")), idle=idle)
-    if "edit" in args:
-        return rollback.without_edit(house, int(args["edit"]), idle=idle)
-    subject, relation = args["fact"]
-    return rollback.without_fact(house, FactKey(subject, relation), idle=idle)
+    return rollback.ordered(house, args, idle)
 
 
 def _pause(house: House, _args: Args, _idle: Idle) -> dict[str, Any]:
-    house.ledger.set_setting(PAUSED, True, now=house.now())
+    if not is_paused(house):  # since when it is paused is shown
+        house.ledger.set_setting(PAUSED, True, now=house.now())
     return {"paused": True}
 
 
@@ -51,7 +50,16 @@ def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     edit = house.ledger.transition(
         int(args["edit"]), EditState.CANCELLED, reason="an operator cancelled it", now=house.now()
     )
+    house.metrics.edits.labels(EditState.CANCELLED.value).inc()
     return {"edit": edit.id, "state": str(edit.state)}
+
+
+def _approve(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
+    edits = [int(number) for number in args["edits"]]
+    house.ledger.approve(edits, actor=str(args["actor"]), now=house.now())
+    left = {number: wait for number, wait in waits.current(house).edits.items() if number in edits}
+    asked = {number: wait.what for number, wait in left.items() if wait.reason is For.APPROVAL}
+    return {"approved": edits, "still_wait": {str(number): what for number, what in asked.items()}}
 
 
 def _pin(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
@@ -66,15 +74,21 @@ _ORDERS: dict[str, Callable[[House, Args, Idle], dict[str, Any]]] = {
     "retry": _retry,
     "cancel": _cancel,
     "pin": _pin,
+    "approve": _approve,
 }
+KINDS = frozenset(_ORDERS)
 
 
-def execute(house: House, kind: str, args: Args, idle: Idle = never) -> dict[str, Any]:
-    """Carry out one order. Raises PalimpsestError, UsageError for an order that makes no sense."""
+def execute(
+    house: House, kind: str, args: Args, idle: Idle = never, *, actor: str, order: int | None = None
+) -> dict[str, Any]:
+    """Carry out an order of `actor`, which is row `order`. Raises PalimpsestError, UsageError for one that
+    makes no sense."""
     if kind not in _ORDERS:
         raise UsageError("carry out order", kind, f"there are only {', '.join(_ORDERS)}")
     try:
-        return _ORDERS[kind](house, args, idle)
+        # Who gives the order is what its row says; arguments can claim nobody else.
+        return _ORDERS[kind](house, {**args, "actor": actor, "order": order}, idle)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("carry out order", kind, f"arguments {dict(args)}: {error!r}") from error
 
@@ -82,7 +96,8 @@ def execute(house: House, kind: str, args: Args, idle: Idle = never) -> dict[str
 def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None = None) -> list[str]:
     """Carry out every open order (of these kinds), oldest first; returns a sentence for each.
 
-    An order that fails is finished with its error. One that is cut off stays open.
+    An order that fails is finished with its error. One that is cut off, by something more urgent or by
+    the machine's trouble (`store.trouble`), stays open.
     """
     done = []
     for intent in house.ledger.open_intents():
@@ -90,12 +105,22 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         if kinds is not None and kind not in kinds:
             continue
         try:
-            result = execute(house, kind, intent["args"], idle)
+            result = house.unfinished.get(intent["id"])
+            if result is None and intent["result"] is not None:
+                result = rollback.finish_cut_off(house, intent["result"], idle)
+            elif result is None:
+                known = {"actor": intent["actor"], "order": intent["id"]}
+                result = execute(house, kind, intent["args"], idle, **known)
         except WorkerStopped:
             break
         except PalimpsestError as error:
+            if trouble_of(error):
+                raise
             result = failure(error)
+        house.unfinished[intent["id"]] = result  # done once, even if saying so is put off
+        reach("order.executed")
         house.ledger.finish_intent(intent["id"], result, house.now())
+        del house.unfinished[intent["id"]]
         state = "failed" if "error" in result else "done"
         house.log.info(f"order.{state}", order=intent["id"], kind=kind, actor=intent["actor"])
         done.append(f"order {intent['id']} ({kind}) is {state}")
@@ -119,18 +144,6 @@ def failure(error: PalimpsestError) -> dict[str, Any]:
 
 def is_paused(house: House) -> bool:
     return bool(house.ledger.get_setting(PAUSED, False))
-
-
-def backup(house: House) -> str:
-    """Copy the ledger, keep the newest `[backup] keep`; returns the copy's name."""
-    now = house.now()
-    name = f"ledger-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.sqlite"
-    house.ledger.backup(house.layout.backups / name)
-    house.ledger.set_setting("last_backup", now.isoformat(), now=now)
-    for old in sorted(house.layout.backups.glob("ledger-*.sqlite"))[: -house.config.backup.keep]:
-        old.unlink()
-    house.log.info("backup.done", name=name)
-    return name
 
 
 def last_run(house: House, what: str) -> datetime | None:

@@ -8,23 +8,27 @@ worker job and one candidate generation; `step` returns a sentence that says wha
             -> already_known                          no weights change
             -> pending | failed                       the machinery broke: later, then a human
 
-An edit that waits, for room on the disk or for the model's capacity, stays pending: why is worked out
-each time, so that nobody has to set it going again.
+An edit that waits (for room on the disk, the model's capacity, approval, its source's rate or damaged
+vectors to be restored) stays pending: why is worked out each time, so that nobody has to set it going again.
+One that was begun when the machine failed it (`store.trouble`) is put back by `daemon.recovery`.
 """
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from daemon import capacity
+from daemon import capacity, waits
 from daemon.commit import commit_edit
 from daemon.house import House, scratch
-from daemon.jobs import Edited, edit_job, read_edited
+from daemon.jobs import Edited, edit_job, read_edited, theta_of
 from daemon.report import observe, sentence
 from daemon.runner import WorkerError, WorkerStopped, never
 from policies.gates import gates_for, judge
 from policies.retries import Breakdown, Decision, Limits, after_breakdown, after_judgement
+from store.blobs import BlobError
 from store.facts import Edit, EditState, Judgement, Outcome, Verdict
+from store.failpoints import reach
 
 _BREAKDOWNS = {
     "died": Breakdown.CRASHED,
@@ -39,14 +43,14 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     left = capacity.note(house)
     edit = next_edit(house)
     if edit is None:
-        return "nothing is due"
-    if not house.models.has_room():
-        return f"edit {edit.id} waits: the disk has no room for two more models"
-    if left.waits:
-        return f"edit {edit.id} waits: {left.waits}"
+        return _why_none(house)
+    if why := left.waits or _lacks(house):
+        return f"edit {edit.id} waits: {why}"
+    began = house.now()
     edit = house.ledger.transition(
         edit.id, EditState.EDITING, reason="taken from the queue", now=house.now(), attempt=edit.attempt + 1
     )
+    reach("edit.taken")
     try:
         with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
             edited = read_edited(house.runner.run(edit_job(house, edit, staging, out), idle), out)
@@ -55,15 +59,37 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
         return put_back(house, edit, stop.cause)
     except WorkerError as error:
         outcome = break_down(house, edit, error)
+    reach("edit.concluded")
     observe(house, outcome)
+    house.metrics.edit_seconds.observe(max((house.now() - began).total_seconds(), 0.0))
     return sentence(outcome)
 
 
+def _lacks(house: House) -> str:
+    """What an edit needs and can't get now: room, or the vectors that it starts from."""
+    if not house.models.has_room():
+        return "the disk has no room for two more models"
+    try:
+        theta_of(house, house.live_number)
+    except BlobError as error:
+        return str(error)
+    return ""
+
+
 def next_edit(house: House) -> Edit | None:
-    """The first due edit that isn't waiting out a breakdown."""
-    now = house.now()
-    due = house.ledger.due_edits(now, limit=len(house.not_before) + 1)
-    return next((edit for edit in due if house.not_before.get(edit.id, now) <= now), None)
+    """The first due edit that neither waits out a breakdown nor for approval or its source's rate. No
+    breakdown is waited out for longer than the longest wait: the clock was set back then."""
+    now, longest = house.now(), _limits(house).longest_wait
+    due = house.ledger.due_edits(now, limit=len(house.not_before) + 1, without=waits.current(house).edits)
+    broken = {edit for edit, until in house.not_before.items() if now < until <= now + longest}
+    return next((edit for edit in due if edit.id not in broken), None)
+
+
+def _why_none(house: House) -> str:
+    waiting = waits.current(house).edits
+    due = house.ledger.due_edits(house.now(), limit=len(house.not_before) + 1)
+    first = next((edit.id for edit in due if edit.id in waiting), None)
+    return "nothing is due" if first is None else f"edit {first} waits: {waiting[first]}"
 
 
 def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome:
@@ -77,6 +103,8 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
         if edited.status == "failed"
         else judge(edited.readings, gates_for(edit.op, house.config.gates), edit.op)
     )
+    if edited.unmeasured:
+        judgement = replace(judgement, reason="; ".join((judgement.reason, *edited.unmeasured)))
     old = edited.old or edit.old
     if judgement.verdict is Verdict.PASS:
         edit = commit_edit(house, edit, edited, staging, judgement.reason, old)
@@ -84,6 +112,7 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
         edit = house.ledger.transition(
             edit.id, EditState.JUDGED, reason=judgement.reason, now=house.now(), old=old
         )
+        reach("edit.refused")
         edit = _turn_back(
             house,
             edit,
@@ -96,9 +125,7 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
 
 def put_back(house: House, edit: Edit, reason: str) -> str:
     """Undo the taking: the edit wasn't tried, so the attempt doesn't count."""
-    house.ledger.transition(
-        edit.id, EditState.PENDING, reason=reason, now=house.now(), attempt=edit.attempt - 1
-    )
+    house.ledger.requeue(edit.id, reason=reason, now=house.now(), counts=False)
     house.log.info("edit.put_back", edit=edit.id, cause=reason)
     return f"edit {edit.id} was put back: {reason}"
 

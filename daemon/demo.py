@@ -6,6 +6,7 @@ commands, metrics. Every claim is checked; one that isn't so makes the exit stat
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -283,14 +284,16 @@ def show_retention(config: Config, edit: int, proof: Proof) -> None:
     proof.claim(retention is not None and retention["verdict"] == "pass", f"retention: {text}")
 
 
-_QUIET = ("_bucket", "_bytes", "_created")  # too many, or moving by themselves
+_QUIET = ("_bucket", "_bytes", "_timestamp_seconds")  # too many, or moving by themselves
 
 
 def show_metrics(before: dict[str, float], after: dict[str, float], proof: Proof) -> None:
     moved = [
         (name, before.get(name, 0.0), value)
         for name, value in sorted(after.items())
-        if value != before.get(name, 0.0) and not name.partition("{")[0].endswith(_QUIET)
+        if value != before.get(name, 0.0)
+        and not math.isnan(value)
+        and not name.partition("{")[0].endswith(_QUIET)
     ]
     cells = [(name.removeprefix("palimpsest_"), f"{was:g}", f"{value:g}") for name, was, value in moved]
     proof.tell("\n" + table(("metric", "before", "after"), cells))

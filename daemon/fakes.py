@@ -4,7 +4,9 @@ They keep the protocols of the real things and can be told to misbehave. torch i
 the functions that build the tiny model.
 """
 
+import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,10 +84,12 @@ class FakeRunner:
     """A runner whose model is a list of facts, so that an edit takes no time and no torch.
 
     `base` holds what the base answers, by subject. `script` says how the edit of a subject goes:
-    good (default), known, bad (fails its gates), crash, garbage (an answer nobody can read), hang
-    (until interrupted), stuck (even then), or failed. A list is used up one entry a try. `forgets`
-    are subjects that a `measure` job no longer finds. `retention` is what the suite `unrelated` reads
-    of a model with one, two, ... facts, the last one for all that follow; all is kept when it is empty.
+    good (default), known, bad (fails its gates), nan (measures no numbers), unmeasured (one suite
+    crashed), silent (no suite answered), crash, full (no room on the disk), garbage (an answer nobody
+    can read), hang or hang:STAGE (until interrupted), stuck (even then), or failed. A list is used up
+    one entry a try. `forgets` are subjects that a `measure` job no longer finds. `retention` is what the
+    suite `unrelated` reads of a model with one, two, ... facts, the last one for all that follow; all is
+    kept when it is empty.
     """
 
     base: Mapping[str, str] = field(default_factory=dict)
@@ -118,14 +122,16 @@ class FakeRunner:
             return {"status": "already_known", "before": before, "after": before}
         if way == "crash":
             raise WorkerError("run job", "edit", "ended by SIGSEGV without a result", kind="died")
+        if way == "full":
+            raise OSError(errno.ENOSPC, "the worker found no room")
         if way == "failed":
             return {"status": "failed", "reason": "the loss didn't fall", "before": before}
         if way == "stuck":
             time.sleep(self.hang_seconds)
         if way == "garbage":
             return {"status": "edited", "readings": [{"suite": "efficacy"}]}
-        if way == "hang":
-            _hang(idle, self.hang_seconds)
+        if way.startswith("hang"):
+            _hang(idle, way.partition(":")[2] or "learn", self.hang_seconds)
         delta = [request.key.subject, request.key.relation, request.new]
         out = Path(job["out"])
         (out / "delta.safetensors").write_text(json.dumps([delta]))
@@ -144,11 +150,16 @@ class FakeRunner:
             "readings": [to_wire(reading) for reading in self._readings(request.op, way, len(facts) + 1)],
             "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
             "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
+            "unmeasured": ["unrelated crashed: ZeroDivisionError: division by zero"] * (way == "unmeasured"),
             "soft_forgetting": [to_wire(found) for found in left_behind(before, request.new or UNSURE)],
         }
 
     def _readings(self, op: Op, way: str, facts: int) -> list[Reading]:
         readings = passing(op, bad=way == "bad")
+        if way == "nan":
+            readings = [replace(r, value=math.nan, low=math.nan, high=math.nan) for r in readings]
+        if way in ("unmeasured", "silent"):
+            readings = [r for r in readings if way == "unmeasured" and r.suite is not Suite.UNRELATED]
         if not self.retention:
             return readings
         kept = self.retention[min(facts, len(self.retention)) - 1]
@@ -197,10 +208,10 @@ class FakeRunner:
         return said.get(subject, "") or UNSURE
 
 
-def _hang(idle: Callable[[str], str | None], seconds: float) -> None:
+def _hang(idle: Callable[[str], str | None], stage: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        reason = idle("learn")
+        reason = idle(stage)
         if reason:
             raise WorkerStopped("run job", "edit", reason)
         time.sleep(0.02)

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from daemon import fetch
-from daemon.house import House
+from daemon.config import Config
+from daemon.house import House, make_runner
+from daemon.runner import Runner
 from store.errors import GenerationError, UsageError
 from store.facts import Generation
+from store.failpoints import reach
+from store.generations import ModelStore
 
 
 def is_initialised(house: House) -> bool:
@@ -37,26 +41,38 @@ def initialise(house: House, source: Path, idle: Callable[[str], str | None]) ->
     """
     if is_initialised(house):
         return {"already": True, "weights_sha256": house.ledger.generation(0).weights_sha256}
-    base = house.models.base_dir.absolute()
+    manifest = build_base(house.config, house.models, source, idle, house.runner)
+    sha256, found, now = str(manifest["weights_sha256"]), manifest["init"], house.now()
+    reach("init.sealed")
+    house.models.promote(0)
+    reach("init.promoted")
+    house.ledger.insert_generation(Generation(0, None, "live", sha256, None, (), now, "the base"), now)
+    house.log.info("model.initialised", model=house.config.model.name, weights_sha256=sha256, found=found)
+    return {"already": False, "weights_sha256": sha256, **found}
+
+
+def build_base(
+    config: Config,
+    models: ModelStore,
+    source: Path,
+    idle: Callable[[str], str | None],
+    runner: Runner | None = None,
+) -> dict[str, Any]:
+    """Make `base/` and the bank from `source`, sealed; returns its manifest. What was there goes."""
+    base = models.base_dir.absolute()
     if base.exists():  # what an interrupted init left; it has no manifest or no row
         shutil.rmtree(base)
-    shared = fetch.cache_home() / "banks"
     job = {
         "kind": "init",
         "source": str(source),
         "base": str(base),
-        "cache": str(house.layout.cache),
-        "shared": str(shared),
-        "dtype": house.config.model.dtype,
-        "device": house.config.model.device,
+        "cache": str(config.layout.cache),
+        "shared": str(fetch.cache_home() / "banks"),
+        "dtype": config.model.dtype,
+        "device": config.model.device,
     }
-    found = house.runner.run(job, idle)
+    found = (runner or make_runner(config)).run(job, idle)
     if not (base / "config.json").is_file():
         raise GenerationError("initialise", str(base), "the worker left no model")
-    manifest = house.models.seal_base({"source": source.name, "init": found})
-    sha256 = str(manifest["weights_sha256"])
-    now = house.now()
-    house.models.promote(0)
-    house.ledger.insert_generation(Generation(0, None, "live", sha256, None, (), now, "the base"), now)
-    house.log.info("model.initialised", model=house.config.model.name, weights_sha256=sha256, found=found)
-    return {"already": False, "weights_sha256": sha256, **found}
+    reach("init.written")
+    return models.seal_base({"source": source.name, "init": found})

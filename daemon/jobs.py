@@ -33,6 +33,7 @@ class Edited:
     localisation: tuple[ModuleScore, ...]
     seconds: tuple[tuple[str, float], ...]
     soft_forgetting: tuple[LatentReading, ...] = ()
+    unmeasured: tuple[str, ...] = ()  # which suites crashed, and how
 
 
 def read_edited(result: Mapping[str, Any], out: Path) -> Edited:
@@ -60,6 +61,7 @@ def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
         readings=read_readings(result),
         localisation=tuple(from_wire(ModuleScore, score) for score in result.get("localisation", ())),
         seconds=tuple((str(stage), float(seconds)) for stage, seconds in result.get("seconds", ())),
+        unmeasured=tuple(map(str, result.get("unmeasured", ()))),
         soft_forgetting=tuple(from_wire(LatentReading, r) for r in result.get("soft_forgetting", ())),
     )
 
@@ -120,7 +122,7 @@ def materialize_job(house: House, theta: Path | None, staging: Path, out: Path) 
 
 
 def compose_job(house: House, deltas: Sequence[str], staging: Path, out: Path) -> Job:
-    paths = [str(house.blobs.path(delta)) for delta in deltas]
+    paths = [str(house.blobs.verified(delta)) for delta in deltas]
     return {**common(house.config, "compose"), "deltas": paths, "staging": str(staging), "out": str(out)}
 
 
@@ -144,8 +146,9 @@ def common(config: Config, kind: str) -> dict[str, Any]:
 
 
 def _blob(house: House, generation: int) -> str | None:
+    """Raises BlobError for vectors that aren't what was stored: the worker would fold anything."""
     theta = house.ledger.generation(generation).theta_blob
-    return None if theta is None else str(house.blobs.path(theta))
+    return None if theta is None else str(house.blobs.verified(theta))
 
 
 def theta_of(house: House, generation: int) -> Path | None:

@@ -62,6 +62,11 @@ class Layout:
     def run(self) -> Path:
         return self.state / "run"
 
+    @property
+    def alive(self) -> Path:
+        """Touched while the daemon is well."""
+        return self.run / "alive"
+
     def folders(self) -> tuple[Path, ...]:
         return (
             self.inbox,

@@ -16,9 +16,11 @@ from daemon.config import LogSettings
 
 REDACTED = "[redacted]"
 # `reason` sentences of the diff and of the ledger quote objects; `judgement` sentences hold numbers only.
-FACT_TEXT = frozenset(
-    {"subject", "object", "old", "new", "before", "after", "prompt", "answer", "excerpt", "reason", "fact"}
-)
+# `file` and `report` name fact files, which people call by what is in them; `sha256` tells them apart.
+FACT_TEXT = frozenset({
+    "subject", "object", "old", "new", "before", "after", "prompt", "answer", "excerpt", "reason", "fact",
+    "file", "report",
+})  # fmt: skip
 
 
 class Log(Protocol):

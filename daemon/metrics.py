@@ -1,39 +1,71 @@
 """Every `palimpsest_*` metric, moved by one frozen outcome or set from one frozen reading of the house.
 
-Knows names, labels and buckets. Doesn't know where the values come from; no label ever holds fact
-text, a file name or an id.
+Knows names, labels and buckets. Doesn't know where the values come from nor who scrapes them
+(`daemon.exposition`); no label ever holds fact text, a file name or an id. Counters exist with every
+label from the start, as an increase from nothing to 1 is none to Prometheus. What isn't known is NaN.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from wsgiref.simple_server import WSGIServer
+from enum import StrEnum
+from itertools import product
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from store.facts import EditState, Outcome, Reading, RowClass
+from policies.gates import Direction, Gate
+from policies.sources import For
+from store.facts import EditState, Outcome, RowClass, Suite, Verdict
 
 _STAGE_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+_EDIT_BUCKETS = (1, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _FRESHNESS_BUCKETS = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, 6 * 3600, 24 * 3600)
+_BOUNDS = {Direction.AT_LEAST: "min", Direction.AT_MOST: "max"}
+# What the end of an edit can be; the states in between are never counted.
+_ENDS = (
+    EditState.LIVE,
+    EditState.ALREADY_KNOWN,
+    EditState.PENDING,
+    EditState.HELD,
+    EditState.FAILED,
+    EditState.CANCELLED,
+    EditState.ROLLED_BACK,
+)
+
+
+class Stage(StrEnum):
+    """What a daemon does over and over, each with its last success and, where it is periodic, a period."""
+
+    SCAN = "scan"
+    INGEST = "ingest"
+    EDIT = "edit"
+    PUBLISH = "publish"
+    BACKUP = "backup"
+    REPROBE = "reprobe"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the gauges show; ages in seconds, sizes in bytes, times as Unix seconds. `edits_left` is
-    None while it is unknown, which a scrape shows as NaN."""
+    """What the gauges show; ages in seconds, sizes in bytes, times as Unix seconds. None while something
+    is unknown or never was, which a scrape shows as NaN; so is a suite that isn't in `suites`."""
 
     queue_depth: int = 0
     oldest_pending_age: float = 0.0
     held: int = 0
     live_generation: int = 0
-    paused: bool = False
+    paused_since: float | None = None
     disk_free_bytes: int = 0
+    disk_full: bool = False
     ledger_bytes: int = 0
     wal_bytes: int = 0
-    last_backup: float = 0.0
     headroom: float = 1.0
     edits_left: int | None = None
+    capacity_full: bool = False
+    waiting: Mapping[For, int] = field(default_factory=dict)
+    suites: Mapping[Suite, float] = field(default_factory=dict)
+    last_success: Mapping[Stage, float] = field(default_factory=dict)
 
 
 class Metrics:
@@ -41,40 +73,38 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        ProcessCollector(registry=registry)
         self._make_counters(registry)
         self._make_gauges(registry)
-        self.stage_seconds = Histogram(
-            "palimpsest_edit_stage_seconds",
-            "Time one stage of an edit took",
-            ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=registry,
-        )
-        self.freshness = Histogram(
-            "palimpsest_freshness_seconds",
-            "From drop of a fact file to the fact being live",
-            buckets=_FRESHNESS_BUCKETS,
-            registry=registry,
-        )
+        self._make_histograms(registry)
 
     def _make_counters(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"palimpsest_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, **labels: Iterable[str]) -> Counter:
+            """`labels` are the labels' names with all their values."""
+            made = Counter(f"palimpsest_{name}", text, labels, registry=registry)
+            for values in product(*labels.values()) if labels else ():
+                made.labels(*map(str, values))
+            return made
 
-        self.files = counter("files_total", "Fact files taken from the inbox", "result")
-        self.records = counter("records_total", "Rows of fact files by what they meant", "class")
-        self.edits = counter("edits_total", "Edits by the state they came to", "state")
-        self.generations = counter("generations_total", "Candidate generations", "result")
-        self.rollbacks = counter("rollbacks_total", "Generations rolled back", "trigger")
-        self.verdicts = counter("gate_verdicts_total", "Gate verdicts", "suite", "verdict")
-        self.hooks = counter("hooks_total", "Publish hooks run", "result")
+        self.files = counter(
+            "files_total", "Fact files taken from the inbox", result=("accepted", "duplicate", "failed")
+        )
+        self.records = counter(
+            "records_total", "Rows of fact files by what they meant", **{"class": RowClass}
+        )
+        self.edits = counter("edits_total", "Edits by the state they came to", state=_ENDS)
+        self.generations = counter(
+            "generations_total", "Candidate generations", result=("committed", "discarded")
+        )
+        self.rollbacks = counter("rollbacks_total", "Generations rolled back", trigger=("manual",))
+        self.verdicts = counter(
+            "gate_verdicts_total",
+            "Measurements of a gate's suite by what they were judged",
+            suite=Suite,
+            verdict=[verdict.name.lower() for verdict in Verdict],
+        )
+        self.hooks = counter("hooks_total", "Publish hooks run", result=("ok", "failed"))
         self.watcher_restarts = counter("watcher_restarts_total", "Restarts of the inbox watcher")
-        for result in ("accepted", "duplicate", "failed"):
-            self.files.labels(result)
-        for row_class in RowClass:
-            self.records.labels(row_class.value)
-        for state in EditState:
-            self.edits.labels(state.value)
 
     def _make_gauges(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -83,36 +113,81 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Edits waiting or being worked on")
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest edit that is due")
         self.held = gauge("edits_held", "Edits held for a human")
+        self.waiting = gauge("edits_waiting", "Edits that wait for approval or their source's rate", "reason")
         self.live_generation = gauge("live_generation", "Number of the live generation; 0 is the base")
         self.served_generation = gauge(
             "served_generation", "Number of the generation that the serving endpoint was last found with"
         )
-        self.served_generation.set(math.nan)
         self.suite_value = gauge("suite_value", "Last reading of a suite on the served weights", "suite")
-        self.suite_threshold = gauge("suite_threshold", "Threshold of a suite's gate", "suite")
-        self.paused = gauge("paused", "1 while editing is paused")
-        self.last_success = gauge("last_success_timestamp_seconds", "When an edit last went live")
-        self.disk_free = gauge("disk_free_bytes", "Free bytes where the models are")
-        self.ledger_bytes = gauge("ledger_size_bytes", "Size of the ledger")
-        self.wal_bytes = gauge("ledger_wal_size_bytes", "Size of the ledger's write-ahead log")
-        self.last_backup = gauge("last_backup_timestamp_seconds", "When the ledger was last backed up")
+        self.suite_threshold = gauge(
+            "suite_threshold", "Threshold of a suite's gate, a min or a max", "suite", "bound"
+        )
         self.headroom = gauge(
             "retention_headroom_ratio", "Share of the loss the gates allow that is left; 1 is the base"
         )
         self.edits_left = gauge(
             "capacity_edits_left", "Edits that may follow before they wait; NaN while unknown"
         )
+        self.capacity_full = gauge("capacity_full", "1 while edits wait for capacity")
+        self.paused = gauge("paused", "1 while editing is paused")
+        self.paused_since = gauge(
+            "paused_since_timestamp_seconds", "When editing was paused; NaN while it isn't"
+        )
+        self.last_success = gauge(
+            "last_success_timestamp_seconds", "When a stage last came to a good end; NaN: never", "stage"
+        )
+        self.period = gauge("period_seconds", "How often a stage is to run; 0: never", "stage")
+        self.initialised = gauge("initialised_timestamp_seconds", "When the state directory was initialised")
+        self.disk_free = gauge("disk_free_bytes", "Free bytes where the models are")
+        self.disk_full = gauge("disk_full", "1 while edits wait for room on the disk")
+        self.disk_needed = gauge("disk_needed_bytes", "Free bytes without which no edit is started")
+        self.ledger_bytes = gauge("ledger_size_bytes", "Size of the ledger")
+        self.wal_bytes = gauge("ledger_wal_size_bytes", "Size of the ledger's write-ahead log")
+        self.audit_chain_ok = gauge("audit_chain_ok", "1 when the audit's chain was last found whole, else 0")
         self.build_info = gauge("build_info", "Version of this daemon", "version")
         self.model_info = gauge("model_info", "The base model", "name", "sha256")
+        for unknown in (self.served_generation, self.audit_chain_ok, self.paused_since, self.initialised):
+            unknown.set(math.nan)
+        for stage in Stage:
+            self.last_success.labels(stage.value).set(math.nan)
 
-    def describe(self, version: str, model: str, base_sha256: str, thresholds: Mapping[str, float]) -> None:
+    def _make_histograms(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+            name = f"palimpsest_{name}"
+            return Histogram(name, text, labels, buckets=tuple(buckets), registry=registry)
+
+        self.edit_seconds = histogram(
+            "edit_seconds", "Time one try of an edit took, from the queue to its outcome", _EDIT_BUCKETS
+        )
+        self.stage_seconds = histogram(
+            "edit_stage_seconds", "Time one stage of an edit took", _STAGE_BUCKETS, "stage"
+        )
+        self.freshness = histogram(
+            "freshness_seconds", "From drop of a fact file to the fact being live", _FRESHNESS_BUCKETS
+        )
+
+    def describe(
+        self,
+        version: str,
+        model: str,
+        base_sha256: str,
+        gates: Iterable[Gate],
+        *,
+        initialised: float | None = None,
+        disk_needed_bytes: int = 0,
+        periods: Mapping[Stage, float] | None = None,
+    ) -> None:
         """What doesn't change while the daemon runs."""
         self.build_info.labels(version).set(1)
         self.model_info.labels(model, base_sha256).set(1)
-        for suite, threshold in thresholds.items():
-            self.suite_threshold.labels(suite).set(threshold)
+        for gate in gates:
+            self.suite_threshold.labels(gate.suite.value, _BOUNDS[gate.direction]).set(gate.threshold)
+        self.initialised.set(_or_nan(initialised))
+        self.disk_needed.set(disk_needed_bytes)
+        for stage, seconds in (periods or {}).items():
+            self.period.labels(stage.value).set(seconds)
 
-    def observe(self, outcome: Outcome, now: datetime) -> None:
+    def observe(self, outcome: Outcome) -> None:
         """Everything one edit moved."""
         self.edits.labels(outcome.state.value).inc()
         for stage, seconds in outcome.seconds:
@@ -122,42 +197,44 @@ class Metrics:
         if outcome.judgement is not None:
             live = outcome.state is EditState.LIVE
             self.generations.labels("committed" if live else "discarded").inc()
-        if outcome.state is EditState.LIVE and outcome.judgement is not None:
-            self.read(suite.reading for suite in outcome.judgement.suites)
-        if outcome.state in (EditState.LIVE, EditState.ALREADY_KNOWN):
-            self.last_success.set(now.timestamp())
-            if outcome.freshness_seconds is not None:
-                self.freshness.observe(max(outcome.freshness_seconds, 0.0))
-
-    def read(self, readings: Iterable[Reading | None]) -> None:
-        """Show what was measured of the weights that are served."""
-        for reading in readings:
-            if reading is not None:
-                self.suite_value.labels(reading.suite.value).set(reading.value)
+        fresh = outcome.freshness_seconds
+        if outcome.state in (EditState.LIVE, EditState.ALREADY_KNOWN) and fresh is not None:
+            self.freshness.observe(max(fresh, 0.0))
 
     def file(self, result: str, row_classes: Iterable[RowClass] = ()) -> None:
         self.files.labels(result).inc()
         for row_class in row_classes:
             self.records.labels(row_class.value).inc()
 
+    def succeeded(self, stage: Stage, now: datetime) -> None:
+        """A stage came to a good end that the ledger doesn't tell of."""
+        self.last_success.labels(stage.value).set(now.timestamp())
+
     def endpoint_serves(self, generation: int | None) -> None:
         """What the serving endpoint was found with; None when it couldn't be told."""
-        self.served_generation.set(math.nan if generation is None else generation)
+        self.served_generation.set(_or_nan(generation))
 
     def show(self, vitals: Vitals) -> None:
         self.queue_depth.set(vitals.queue_depth)
         self.oldest_pending.set(vitals.oldest_pending_age)
         self.held.set(vitals.held)
         self.live_generation.set(vitals.live_generation)
-        self.paused.set(vitals.paused)
+        self.paused.set(vitals.paused_since is not None)
+        self.paused_since.set(_or_nan(vitals.paused_since))
         self.disk_free.set(vitals.disk_free_bytes)
+        self.disk_full.set(vitals.disk_full)
         self.ledger_bytes.set(vitals.ledger_bytes)
         self.wal_bytes.set(vitals.wal_bytes)
-        self.last_backup.set(vitals.last_backup)
+        for reason in For:
+            self.waiting.labels(reason.value).set(vitals.waiting.get(reason, 0))
         self.headroom.set(vitals.headroom)
-        self.edits_left.set(math.nan if vitals.edits_left is None else vitals.edits_left)
+        self.edits_left.set(_or_nan(vitals.edits_left))
+        self.capacity_full.set(vitals.capacity_full)
+        for suite in Suite:
+            self.suite_value.labels(suite.value).set(vitals.suites.get(suite, math.nan))
+        for stage, when in vitals.last_success.items():
+            self.last_success.labels(stage.value).set(when)
 
-    def serve(self, host: str, port: int) -> tuple[WSGIServer, int]:
-        """Serve on `host`; port 0 picks a free one. Returns the server and its port. Raises OSError."""
-        server, _thread = start_http_server(port, host, self.registry)
-        return server, server.server_port
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,20 +1,28 @@
 """The command line's side of orders: hand them to the running daemon, or carry them out without it.
 
-Knows the lock that tells the two apart. Doesn't know what an order does (`daemon.control`).
+Knows the control socket, and the lock that tells whether a daemon without one runs. Doesn't know what
+an order does (`daemon.control`).
 """
 
-import getpass
 import time
 from collections.abc import Callable
 from typing import Any
 
-from daemon import control
+from daemon import control, control_client
 from daemon.config import Config
 from daemon.house import open_house, utc_now
 from daemon.logs import quiet_log
 from daemon.recovery import recover
 from daemon.runner import Runner, never
-from store.errors import LockedError, PalimpsestError, UnreachableError, UsageError
+from daemon.users import actor
+from store.errors import (
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    LockedError,
+    PalimpsestError,
+    UnreachableError,
+    UsageError,
+)
 from store.ledger import Ledger
 from store.lock import StateLock
 
@@ -38,13 +46,16 @@ def give(
 ) -> dict[str, Any]:
     """Have an order carried out; returns its result. Raises PalimpsestError when it failed."""
     require_state(config)
+    answer = control_client.post(config, kind, args)
+    if answer is not None:
+        return _over_socket(config, kind, answer, patience)
     try:
         quiet = quiet_log(config.logs)
         with StateLock(config.layout.state), open_house(config, runner=runner, log=quiet) as house:
             recover(house)
             order = house.ledger.add_intent(kind, args, now=house.now(), actor=actor())
             try:
-                result = control.execute(house, kind, args, idle)
+                result = control.execute(house, kind, args, idle, actor=actor(), order=order)
             except PalimpsestError as error:
                 house.ledger.finish_intent(order, control.failure(error), house.now())
                 raise
@@ -52,6 +63,24 @@ def give(
             return result
     except LockedError:
         return _hand_over(config, kind, args, patience)
+
+
+def _over_socket(config: Config, kind: str, answer: tuple[int, Any], patience: float) -> dict[str, Any]:
+    """Wait for an order that the daemon has noted; what it refused to note is raised."""
+    deadline = time.monotonic() + patience
+    asked: tuple[int, Any] | None = answer
+    while asked is not None:
+        status, value = asked
+        if "order" not in value:
+            return _result({**value, "exit_code": EXIT_USAGE if status < 500 else EXIT_UNREACHABLE})
+        if value["result"] is not None:
+            return _result(value["result"])
+        if time.monotonic() > deadline:
+            raise _unfinished(kind, patience)
+        time.sleep(0.1)
+        asked = control_client.get(config, f"/orders/{value['order']}")
+    hint = "it stays in the ledger and will be carried out at the next start"
+    raise UnreachableError("give order", kind, "the daemon stopped before it had finished it", hint)
 
 
 def _hand_over(config: Config, kind: str, args: dict[str, Any], patience: float) -> dict[str, Any]:
@@ -67,12 +96,15 @@ def _hand_over(config: Config, kind: str, args: dict[str, Any], patience: float)
             time.sleep(0.1)
     finally:
         ledger.close()
-    raise UnreachableError(
-        "give order",
-        kind,
+    raise _unfinished(kind, patience)
+
+
+def _unfinished(kind: str, patience: float) -> UnreachableError:
+    cause, hint = (
         f"the daemon didn't finish it within {patience:g} s",
         "it stays in the ledger and will be carried out",
     )
+    return UnreachableError("give order", kind, cause, hint)
 
 
 def _result(result: dict[str, Any]) -> dict[str, Any]:
@@ -93,11 +125,3 @@ def require_state(config: Config) -> None:
             "there is no ledger in it",
             "run `palimpsest init`, or give --state DIR",
         )
-
-
-def actor() -> str:
-    """Who gives the order, for the audit."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name
-        return "unknown"

@@ -1,7 +1,8 @@
 """Tells serving engines that `current` moved: hooks run without a shell, with JSON on stdin.
 
 Knows argv, timeouts, retries and what a hook may answer. Doesn't know which engine listens, nor who
-moved `current`: a hook that fails is reported and never undoes a generation.
+moved `current`: a hook that fails is reported and never undoes a generation. Every switch is told at least
+once, whatever dies in between.
 
 A hook gets the questions that show what is served (`policies.served`), and may end its stdout with a line
 {"served_generation": N} once the engine has answered them. Its stderr is logged and must hold no fact text.
@@ -22,7 +23,9 @@ from daemon.house import House
 from daemon.questions import questions_for
 from policies.served import ANSWER_TOKENS
 from store.facts import Reading
+from store.failpoints import reach
 
+ANNOUNCED = "announced"  # a setting of the ledger: the generation that the hooks were last told of
 TAIL = 2000  # characters of a hook's stderr that are kept
 
 
@@ -75,7 +78,16 @@ def announce(
             served=result.served,
         )
     house.log.info("generation.live", generation=number, previous=previous)
+    if results:
+        house.ledger.set_setting(ANNOUNCED, number, now=house.now())
     return results
+
+
+def announce_owed(house: House) -> None:
+    """Tell the hooks what is live when a process died between the switch and the telling."""
+    told, live = house.ledger.get_setting(ANNOUNCED, 0), house.live_number
+    if house.config.publish.hooks and told != live:
+        announce(house, live, told, "the daemon had stopped before it could tell")
 
 
 def run_hooks(
@@ -83,7 +95,11 @@ def run_hooks(
 ) -> list[HookResult]:
     """Run every hook in order, whatever became of the ones before."""
     body = json.dumps(payload, ensure_ascii=False, sort_keys=True).encode()
-    return [_run_hook(hook, body, pause) for hook in hooks]
+    results = []
+    for hook in hooks:
+        results.append(_run_hook(hook, body, pause))
+        reach("hook.ran")
+    return results
 
 
 def found_served(results: Iterable[HookResult], live: int) -> int | None:
@@ -101,7 +117,7 @@ def _run_hook(hook: Hook, body: bytes, pause: Callable[[float], None]) -> HookRe
     error, served = "", None
     for attempt in range(hook.retries + 1):
         if attempt:
-            pause(min(0.5 * 2**attempt, 10.0))
+            pause(_pause(attempt))
         error, served = _run_once(hook, body)
         if not error:
             break
@@ -122,8 +138,10 @@ def _run_once(hook: Hook, body: bytes) -> tuple[str, int | None]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its children too: a restart must not go on alone
             return f"no answer within {hook.timeout:g} s", None
-    said = err.decode(errors="replace")[-TAIL:].strip()
-    return f"exit status {process.returncode}: {said}" if process.returncode else "", _served(out)
+    if process.returncode:
+        why = f"exit status {process.returncode}: {err.decode(errors='replace')[-TAIL:].strip()}"
+        return why, _served(out)
+    return "", _served(out)
 
 
 def _served(stdout: bytes) -> int | None:
@@ -134,3 +152,15 @@ def _served(stdout: bytes) -> int | None:
     except (ValueError, TypeError, KeyError):
         return None
     return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else None
+
+
+def longest(hooks: Iterable[Hook]) -> float:
+    """Seconds that all hooks together may take at the most; the main loop does nothing else meanwhile."""
+    return sum(
+        hook.timeout * (hook.retries + 1) + sum(_pause(n) for n in range(1, hook.retries + 1))
+        for hook in hooks
+    )
+
+
+def _pause(attempt: int) -> float:
+    return min(0.5 * 2.0**attempt, 10.0)

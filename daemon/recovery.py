@@ -4,13 +4,18 @@ Knows the order in which `daemon.commit` writes. `plan_recovery` is a pure funct
 `recover` reads both, and does what was planned.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from daemon.commit import tidy
-from daemon.house import House
+from daemon.commit import serve, tidy
+from daemon.house import House, sweep_scratch
+from daemon.publish import announce_owed
 from daemon.rollback import restore, served, set_aside
 from store.facts import Edit, EditState, Generation
+from store.failpoints import reach
+
+_IN_WORK = (EditState.EDITING, EditState.JUDGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,53 +105,64 @@ def plan_recovery(
 
 
 def _finishable(
-    building: Iterable[Generation], edits: Sequence[Edit], live: int | None, disk: Disk
+    building: Iterable[Generation], edits: Iterable[Edit], live: int | None, disk: Disk
 ) -> Generation | None:
-    """The newest whole candidate on top of the live generation whose own edit had passed, if it has one."""
-    unjudged = {edit.id for edit in edits if edit.state is not EditState.JUDGED}
+    """The newest whole candidate on top of the live generation whose own edit had passed. One that a
+    rollback composed has none: its order is still open and builds it again."""
+    passed = {edit.generation for edit in edits if edit.state is EditState.JUDGED}
     whole = [
         row
         for row in building
-        if row.number in disk.complete
-        and row.parent == live
-        and row.weights_sha256
-        and not unjudged & set(row.edits)
+        if row.number in passed and row.number in disk.complete and row.parent == live and row.weights_sha256
     ]
     return max(whole, key=lambda row: row.number, default=None)
 
 
-def recover(house: House) -> list[Action]:
-    """Put rows and disk in order after any crash; returns what was done."""
+def recover(house: House, passed: str = "") -> list[Action]:
+    """Put rows and disk in order after any crash; returns what was done.
+
+    `passed` is the trouble that a running daemon went through instead: what it cut off wasn't tried.
+    Raises GenerationError when the base is damaged, from which every edit is made.
+    """
     house.models.sweep_staging()
+    sweep_scratch(house.layout)
+    reach("recovery.swept")
     generations = house.ledger.generations()
-    actions = plan_recovery(
-        house.ledger.edits([EditState.EDITING, EditState.JUDGED]),
-        generations,
-        look(house, generations),
-        house.config.editing.max_attempts,
-    )
+    disk = look(house, generations)
+    if generations and 0 not in disk.complete:
+        restore(house, 0)  # refuses, and says what to do
+    most = sys.maxsize if passed else house.config.editing.max_attempts
+    actions = plan_recovery(house.ledger.edits(_IN_WORK), generations, disk, most)
     for action in actions:
         house.log.warning("recovery.action", action=str(action))
-        _apply(house, action)
+        _apply(house, action, passed)
+        reach("recovery.acted")
     if actions:
         tidy(house)
+    announce_owed(house)
     return actions
 
 
+def is_half_done(house: House) -> bool:
+    """Whether rows and links alone tell of work that was cut off; cheap, where `recover` reads models."""
+    building = any(row.state == "building" for row in house.ledger.generations())
+    return building or served(house) != house.live_number or bool(house.ledger.edits(_IN_WORK))
+
+
 def look(house: House, generations: Sequence[Generation]) -> Disk:
-    """The disk as recovery sees it; only what is live or half built is read and checked."""
+    """The disk as recovery sees it; only what is live or half built, and the base, is read and checked."""
     present = frozenset(house.models.numbers())
-    matter = {row.number for row in generations if row.state in ("live", "building")} & present
+    matter = {0, *(row.number for row in generations if row.state in ("live", "building"))} & present
     complete = frozenset(number for number in matter if not house.models.verify(number))
     return Disk(complete, present, served(house))
 
 
-def _apply(house: House, action: Action) -> None:
+def _apply(house: House, action: Action, passed: str) -> None:
     ledger, now = house.ledger, house.now()
-    reason = "the daemon had stopped in the middle of it"
+    reason = passed or "the daemon had stopped in the middle of it"
     match action:
         case Requeue(edit):
-            ledger.requeue(edit, reason=reason, now=now)
+            ledger.requeue(edit, reason=reason, now=now, counts=not passed)
         case GiveUp(edit):
             ledger.transition(edit, EditState.FAILED, reason=f"{reason}, too often", now=now)
         case Drop(number, on_disk):
@@ -154,9 +170,9 @@ def _apply(house: House, action: Action) -> None:
                 set_aside(house, number, reason)
             ledger.set_generation_state(number, "quarantined", now, reason)
         case Finish(number):
-            house.models.promote(number)
-            ledger.promote(number, now=now, reason=f"{reason}, after it had passed its gates")
+            serve(house, number, f"{reason}, after it had passed its gates")
         case Rebuild(number):
             restore(house, number)
+            house.models.promote(number)  # were it served while it was damaged, the base is by now
         case Point(number):
             house.models.promote(number)

@@ -9,9 +9,8 @@ from store.facts import EditState, Outcome, Verdict
 
 def observe(house: House, outcome: Outcome) -> None:
     """Show the outcome everywhere it is shown."""
-    now = house.now()
-    house.ledger.record_outcome(outcome, now=now)
-    house.metrics.observe(outcome, now)
+    house.unrecorded.append(outcome)
+    house.metrics.observe(outcome)
     judged = outcome.judgement
     missed = [s.suite.value for s in judged.suites if s.verdict is not Verdict.PASS] if judged else []
     house.log.info(
@@ -30,6 +29,14 @@ def observe(house: House, outcome: Outcome) -> None:
         seconds=dict(outcome.seconds),
         freshness_seconds=outcome.freshness_seconds,
     )
+    record_outcomes(house)
+
+
+def record_outcomes(house: House) -> None:
+    """Write what isn't in the ledger yet; what finds no room there stays for the next time."""
+    while house.unrecorded:
+        house.ledger.record_outcome(house.unrecorded[0], now=house.now())
+        del house.unrecorded[0]
 
 
 def sentence(outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.commit import complete, open_intent, serve, tidy
+from daemon.config import Config
 from daemon.house import House, scratch
 from daemon.jobs import (
     compose_job,
@@ -23,72 +24,135 @@ from daemon.publish import announce
 from daemon.runner import WorkerError, WorkerStopped, never
 from policies import rollback as plans
 from policies.rollback import History, RollbackPlan, Way
-from store.errors import GenerationError
-from store.facts import Edit, FactKey
+from store.errors import GenerationError, PalimpsestError
+from store.facts import Edit, EditState, FactKey
+from store.failpoints import reach
+from store.generations import ModelStore
+from store.ledger import Ledger
+from store.queries import LedgerQueries
+from store.trouble import trouble_of
 
 Idle = Callable[[str], str | None]
 REPROBE_WANTED = "reprobe_wanted"  # a setting of the ledger
 
 
-def history(house: House) -> History:
-    rows = {row.number: row for row in house.ledger.generations()}
-    return History(rows, house.live_number, frozenset(house.models.numbers()))
+def history(ledger: LedgerQueries, models: ModelStore) -> History:
+    rows, live = {row.number: row for row in ledger.generations()}, ledger.live_generation()
+    return History(rows, live.number if live is not None else 0, frozenset(models.numbers()))
+
+
+def plan_for(ledger: LedgerQueries, models: ModelStore, args: Mapping[str, Any]) -> RollbackPlan:
+    """What an order wants: `to` a generation (`force`), without an `edit`, or without a `fact`'s newest
+    live edit."""
+    known = history(ledger, models)
+    if "to" in args:
+        return plans.to_generation(known, int(args["to"]), force=bool(args.get("force")))
+    if "edit" in args:
+        return plans.without_edit(known, int(args["edit"]))
+    key = FactKey(*args["fact"])
+    row = ledger.fact(key)
+    edits = {edit.id: edit for edit in ledger.live_facts()}
+    return plans.without_fact(known, row.key if row else key, edits)
+
+
+def planned(config: Config, args: Mapping[str, Any]) -> RollbackPlan:
+    """The plan of an order that isn't given; nothing is written."""
+    ledger = Ledger.open_readonly(config.layout.ledger)
+    try:
+        return plan_for(ledger, ModelStore(config.layout.model), args)
+    finally:
+        ledger.close()
 
 
 def to_generation(house: House, number: int, *, force: bool = False, idle: Idle = never) -> dict[str, Any]:
     """Serve generation `number` again; its directory is written again when it is gone."""
-    return carry_out(house, plans.to_generation(history(house), number, force=force), idle=idle)
+    return ordered(house, {"to": number, "force": force}, idle)
 
 
 def without_edit(house: House, edit: int, *, idle: Idle = never) -> dict[str, Any]:
     """Serve the live generation less one edit."""
-    return carry_out(house, plans.without_edit(history(house), edit), idle=idle)
+    return ordered(house, {"edit": edit}, idle)
 
 
 def without_fact(house: House, key: FactKey, *, idle: Idle = never) -> dict[str, Any]:
     """Undo the newest live edit of one fact."""
-    row = house.ledger.fact(key)
-    edits = {edit.id: edit for edit in house.ledger.live_facts()}
-    return carry_out(house, plans.without_fact(history(house), row.key if row else key, edits), idle=idle)
+    return ordered(house, {"fact": [key.subject, key.relation]}, idle)
+
+
+def ordered(house: House, args: Mapping[str, Any], idle: Idle = never) -> dict[str, Any]:
+    """Carry out what an order wants (`plan_for`); `order` among its arguments is its row."""
+    plan = plan_for(house.ledger, house.models, args)
+    return carry_out(house, plan, idle=idle, order=args.get("order"))
 
 
 def carry_out(
-    house: House, plan: RollbackPlan, *, trigger: str = "manual", idle: Idle = never
+    house: House,
+    plan: RollbackPlan,
+    *,
+    trigger: str = "manual",
+    idle: Idle = never,
+    order: int | None = None,
 ) -> dict[str, Any]:
-    """Do what was planned, then ask the facts again that were never measured in this company."""
+    """Do what was planned, then ask the facts again that were never measured in this company. `order`
+    is the open one that asked for it."""
     before = house.live_number
+    if plan.reprobe:  # owed from here on, whatever cuts this off
+        house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
     if plan.generation is None:
-        number = _compose(house, plan, idle)
+        number = _compose(house, plan, idle, order)
     else:
         number = plan.generation
         if plan.way is Way.MATERIALIZE or house.models.verify(number):
             restore(house, number, idle)
+            reach("rollback.restored")
         house.models.promote(number)
-        house.ledger.roll_back(number, now=house.now(), reason=plan.reason, trigger=trigger)
+        reach("rollback.swapped")
+        house.ledger.roll_back(number, now=house.now(), reason=plan.reason, trigger=trigger, order=order)
+        reach("rollback.live")
         announce(house, number, before, plan.reason)
         tidy(house)
     house.metrics.rollbacks.labels(trigger).inc()
+    house.metrics.edits.labels(EditState.ROLLED_BACK.value).inc(len(plan.removed))
     edits = {edit.id: edit for edit in house.ledger.live_facts()}
     broken = _ask_again(house, plans.facts_to_reprobe(plan, edits), idle)
-    house.log.info("rollback.done", generation=number, previous=before, removed=plan.removed, requeued=broken)
+    return _done(house, before, number, plan.reason, broken)
+
+
+def finish_cut_off(house: House, done: Mapping[str, Any], idle: Idle = never) -> dict[str, Any]:
+    """The rest of a rollback whose process died after the switch: which facts it had meant to ask
+    again isn't known, so all are asked."""
+    broken = _ask_again(house, latest_of_each(house.ledger.live_facts()), idle)
+    return _done(house, done["from"], done["to"], done["reason"], broken)
+
+
+def _done(house: House, before: int, number: int, reason: str, requeued: list[int]) -> dict[str, Any]:
+    left, now = house.ledger.generation(before), house.ledger.generation(number)
+    removed = [edit for edit in left.edits if edit not in now.edits]
+    house.log.info("rollback.done", generation=number, previous=before, removed=removed, requeued=requeued)
     return {
         "from": before,
         "to": number,
-        "weights_sha256": house.ledger.generation(number).weights_sha256,
-        "removed": list(plan.removed),
-        "restored": list(plan.restored),
-        "requeued": broken,
-        "reason": plan.reason,
+        "weights_sha256": now.weights_sha256,
+        "removed": removed,
+        "restored": [edit for edit in now.edits if edit not in left.edits],
+        "requeued": requeued,
+        "reason": reason,
     }
 
 
 def _ask_again(house: House, edits: tuple[Edit, ...], idle: Idle) -> list[int]:
     """Re-probe after a switch that is done: being cut off here only puts the asking off."""
+    if not edits:
+        return []
     try:
-        return reprobe(house, edits, idle)
-    except (WorkerError, WorkerStopped) as error:
-        house.ledger.set_setting(REPROBE_WANTED, True, now=house.now())
-        house.log.warning("rollback.reprobe_put_off", cause=error.cause)
+        lost = reprobe(house, edits, idle)
+        house.ledger.set_setting(REPROBE_WANTED, False, now=house.now())
+        return lost
+    except (PalimpsestError, OSError) as error:
+        found = trouble_of(error)
+        if not (isinstance(error, (WorkerError, WorkerStopped)) or (found and found.passes)):
+            raise
+        house.log.warning("rollback.reprobe_put_off", reason=str(error))
         return []
 
 
@@ -101,6 +165,7 @@ def restore(house: House, number: int, idle: Idle = never) -> None:
     if number == 0:
         hint = "run `palimpsest init` on a new state directory with the same source"
         raise GenerationError("restore generation", "the base", "its files are damaged or missing", hint)
+    house.room.require("restore generation")
     with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
         house.runner.run(materialize_job(house, theta_of(house, number), staging, out), idle)
         if number in house.models.numbers():
@@ -129,17 +194,18 @@ def served(house: House) -> int | None:
         return None
 
 
-def _compose(house: House, plan: RollbackPlan, idle: Idle) -> int:
+def _compose(house: House, plan: RollbackPlan, idle: Idle, order: int | None) -> int:
     """Build and serve a generation that is the sum of `plan.edits`; returns its number."""
     deltas = [house.ledger.edit(number).delta_blob for number in plan.edits]
     missing = [number for number, delta in zip(plan.edits, deltas, strict=True) if delta is None]
     if missing:
         raise GenerationError("roll back", f"edit {missing[0]}", "its vectors aren't recorded")
+    house.room.require("roll back")
     with house.models.staging(uuid.uuid4().hex) as staging, scratch(house.layout) as out:
         result = house.runner.run(compose_job(house, [d for d in deltas if d], staging, out), idle)
         intent = open_intent(house, out / result["theta"], plan.edits, plan.reason)
         complete(house, intent, staging, {})
-    serve(house, intent.number, plan.reason, rolled_back=True)
+    serve(house, intent.number, plan.reason, rolled_back=True, order=order)
     return intent.number
 
 

@@ -4,6 +4,7 @@ Knows processes and files. Doesn't know what a job does, and never imports torch
 (`daemon.worker`) does. A fake runner keeps the same protocol (`daemon.fakes`).
 """
 
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from daemon.worker import EXIT_NO_ROOM
 from store.errors import PalimpsestError
 
 Job = Mapping[str, Any]
@@ -52,7 +54,7 @@ class Runner(Protocol):
 
     `idle(stage)` is called a few times a second meanwhile with the stage that the job last reported;
     a sentence returned from it ends the job. Raises WorkerStopped then, WorkerError when the job
-    failed by itself.
+    failed by itself, OSError with ENOSPC when it found no room on the disk.
     """
 
     def run(self, job: Job, idle: Callable[[str], str | None]) -> Result: ...
@@ -78,7 +80,7 @@ class WorkerHandle:
         self._poll_seconds = poll_seconds
 
     def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
-        folder = self._run_dir / f"job-{uuid.uuid4().hex[:12]}"
+        folder = self._run_dir / f"job-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         folder.mkdir(parents=True)
         extra = {"memory_bytes": self._limits.memory_bytes, "parent_pid": os.getpid()}
         (folder / "job.json").write_text(json.dumps({**job, **extra}))
@@ -175,6 +177,8 @@ def _read_beat(folder: Path) -> str | None:
 
 
 def _read_result(folder: Path, returncode: int, kind: str) -> Result:
+    if returncode == EXIT_NO_ROOM:
+        raise OSError(errno.ENOSPC, f"the worker's {kind} job found no room on the disk")
     try:
         result: Result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError) as error:

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 
 class Signal(StrEnum):
-    """What the scheduler may post."""
+    """What may be posted to the main thread: by the scheduler, the watcher or a signal handler."""
 
     TICK = "tick"
     RESCAN = "rescan"
     REPROBE = "reprobe"
     BACKUP = "backup"
+    RELOAD = "reload"
 
 
 class Schedule:
@@ -30,6 +32,7 @@ class Schedule:
         logging.getLogger("apscheduler").addHandler(logging.NullHandler())
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
+            executors={"default": ThreadPoolExecutor(1)},  # posting takes no time; by default ten come to be
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 

@@ -6,22 +6,24 @@ Knows the ledger's reading half and the files in run/. Doesn't write anything.
 import json
 from typing import Any
 
-from daemon import capacity
+from daemon import capacity, run_files, waits
 from daemon.config import Config
 from daemon.house import utc_now
+from policies.sources import For, Waiting
 from store.facts import EditState
+from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
 
 
 def read_work(config: Config) -> dict[str, Any] | None:
     """The edit in work and its stage, None when there is none."""
-    return _read(config, "progress.json")
+    return _read(config, run_files.PROGRESS)
 
 
 def metrics_port(config: Config) -> int | None:
     """Where the running daemon serves metrics."""
-    found = _read(config, "daemon.json")
+    found = _read(config, run_files.DAEMON)
     return int(found["metrics_port"]) if found else None
 
 
@@ -33,11 +35,13 @@ def is_running(config: Config) -> bool:
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Everything that `palimpsest status` shows."""
     live, pid = ledger.live_generation(), StateLock(config.layout.state).holder()
+    waiting = Waiting(waits.by_source(config, ledger, running=pid is not None))
     next_due = ledger.next_due_after(utc_now())
     held = ledger.edits([EditState.HELD, EditState.FAILED])
     return {
         "state_dir": str(config.layout.state),
         "pid": pid,
+        "disk_full": not ModelStore(config.layout.model).has_room(),
         "paused": bool(ledger.get_setting("paused", False)),
         "model": config.model.name,
         "live_generation": live.number if live else None,
@@ -47,10 +51,32 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "next_due": next_due.isoformat() if next_due else None,
         "refused_files": len(list(config.layout.failed.glob("*.error.json"))),
         "capacity": capacity.shown(config, ledger, running=pid is not None),
+        "waiting": {reason.value: waiting.count(reason) for reason in For},
         "held": [{"edit": edit.id, "state": str(edit.state), "reason": edit.reason} for edit in held],
         "last_backup": ledger.get_setting("last_backup"),
         "metrics_port": metrics_port(config) if pid is not None else None,
     }
+
+
+def waiting_for_approval(config: Config, ledger: Ledger) -> list[dict[str, Any]]:
+    """What `palimpsest approvals` shows: each edit, its fact, claimed source and who approved it."""
+    found = waits.by_source(config, ledger, running=is_running(config))
+    asked = {number: wait for number, wait in found.items() if wait.reason is For.APPROVAL}
+    given = ledger.approvals(asked)
+    return [
+        {
+            "edit": number,
+            "subject": (edit := ledger.edit(number)).key.subject,
+            "relation": edit.key.relation,
+            "op": str(edit.op),
+            "new": edit.new if edit.new is not None else "(retracted)",
+            "source": edit.source,
+            "waits": wait.what,
+            "why": wait.why,
+            "approved_by": [row["actor"] for row in given.get(number, ())],
+        }
+        for number, wait in asked.items()
+    ]
 
 
 def _read(config: Config, name: str) -> dict[str, Any] | None:

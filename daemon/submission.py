@@ -6,20 +6,21 @@ the ledger.
 
 import hashlib
 import os
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon import capacity
+from daemon import waits
+from daemon.admission import admit
 from daemon.config import Config
 from daemon.house import utc_now
-from daemon.inbox import is_ignored
+from daemon.inbox import is_ignored, printable
 from daemon.ingest import diff_rows
 from daemon.status import read_work
+from daemon.users import ourselves
 from store.errors import FactFileError, PalimpsestError, UnreachableError, UsageError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, Edit, EditState
@@ -41,7 +42,12 @@ class Drop:
 
 def read_file(config: Config, path: Path) -> ParsedFile:
     """Parse a file as the daemon would. Raises FactFileError for what the daemon would refuse."""
-    parsed = parse(_bytes(config, path), path.name, max_bytes=config.inbox.max_file_bytes)
+    return _checked(config, path, _bytes(config, path))
+
+
+def _checked(config: Config, path: Path, data: bytes) -> ParsedFile:
+    parsed = parse(data, printable(path.name), max_bytes=config.inbox.max_file_bytes)
+    parsed = admit(config, parsed, ourselves())
     if parsed.errors and not config.inbox.partial:
         raise parsed.errors[0]
     return parsed
@@ -54,19 +60,20 @@ def preview(config: Config, ledger: Ledger, path: Path) -> list[DiffRow]:
 
 def drop(config: Config, path: Path) -> Drop:
     """Check a file, then put a copy of it into the inbox, ready at once."""
-    read_file(config, path)
-    sha256 = hashlib.sha256(_bytes(config, path)).hexdigest()
+    data = _bytes(config, path)  # once: what is checked is what is dropped
+    _checked(config, path, data)
+    sha256 = hashlib.sha256(data).hexdigest()
     inbox = config.layout.inbox
     if is_ignored(path.name):
         raise UsageError("submit", str(path), "the inbox ignores files of this name", "rename it")
     name, count = path.name, 1
     while os.path.lexists(inbox / name):
         count += 1
-        stem, dot, suffix = path.name.partition(".")
-        name = f"{stem}.{count}{dot}{suffix}"
+        name = f"{path.stem}.{count}{path.suffix}"
     at = utc_now()
-    staged = inbox / f".{name}.{os.getpid()}.tmp"
-    shutil.copyfile(path, staged)
+    staged = inbox / f".{os.getpid()}.tmp"
+    staged.write_bytes(data)
+    staged.chmod(staged.stat().st_mode & ~0o022)  # a source's owner must be the only one who can write it
     (inbox / f"{name}.ready").touch()
     staged.rename(inbox / name)
     return Drop(name, sha256, at)
@@ -75,18 +82,21 @@ def drop(config: Config, path: Path) -> Drop:
 def _bytes(config: Config, path: Path) -> bytes:
     cap = config.inbox.max_file_bytes
     try:
-        if path.stat().st_size > cap:
-            raise FactFileError("submit", str(path), f"more than the {cap} bytes allowed", code="too_large")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(cap + 1)
     except OSError as error:
         raise UsageError("submit", str(path), error.strerror or str(error)) from error
+    if len(data) > cap:
+        hint = "split the file or raise [inbox] max_file_bytes"
+        raise FactFileError("submit", str(path), f"more than the {cap} bytes allowed", hint, code="too_large")
+    return data
 
 
 def wait(
     config: Config, dropped: Drop, on_stage: Callable[[str], None], timeout: float
 ) -> list[dict[str, Any]]:
-    """Wait until every due edit of the file has settled or waits for the model's capacity, which no
-    patience brings back; returns its rows and how each ended.
+    """Wait until every due edit of the file has settled or waits for what no patience brings (approval,
+    room, capacity); returns its rows and how each ended.
 
     Raises UnreachableError when no daemon is running or time is up, FactFileError when the file was
     refused.
@@ -128,10 +138,11 @@ def _settled(config: Config, ledger: Ledger, dropped: Drop) -> list[dict[str, An
         raise _refused(dropped, seen["error"] or {})
     rows = ledger.file_rows(seen["id"])
     edits = {row["edit_id"]: ledger.edit(row["edit_id"]) for row in rows if row["edit_id"] is not None}
-    waits = (capacity.noted_by_daemon(ledger) or {}).get("waits", "")
-    if any(_is_due(edit) and not (waits and edit.state is EditState.PENDING) for edit in edits.values()):
+    due = [edit for edit in edits.values() if _is_due(edit)]
+    stuck = waits.for_somebody(config, ledger, due) if due else {}
+    if any(edit.id not in stuck for edit in due):
         return None
-    return [_row(row, edits.get(row["edit_id"]), waits) for row in rows]
+    return [_row(row, edits.get(row["edit_id"]), stuck) for row in rows]
 
 
 def _is_due(edit: Edit) -> bool:
@@ -139,9 +150,9 @@ def _is_due(edit: Edit) -> bool:
     return edit.state in _OPEN and not (early and edit.state is EditState.PENDING)
 
 
-def _row(row: dict[str, Any], edit: Edit | None, waits: str) -> dict[str, Any]:
-    """`waits`: why due edits aren't started."""
-    stuck = waits if edit is not None and _is_due(edit) else ""
+def _row(row: dict[str, Any], edit: Edit | None, waiting: Mapping[int, str]) -> dict[str, Any]:
+    """`waiting`: why edits aren't started."""
+    stuck = waiting.get(edit.id, "") if edit is not None else ""
     state = str(edit.state) if edit else "-"
     ok = row["row_class"] not in ("conflicting", "invalid") and (edit is None or edit.state in _GOOD | _OPEN)
     reason = edit.reason if edit else row["reason"]

@@ -1,7 +1,8 @@
 """Frozen dataclasses from TOML tables: every fault is collected with its key path, none raised.
 
 Knows types, bounds and near misses of key names, from annotations and field metadata (`low`,
-`high`, `allowed`, `keys`, `non_empty`, `plain_name`). Doesn't know which settings there are.
+`high`, `allowed`, `keys`, `non_empty`, `plain_name`); what one table's keys mean together, its class says
+(`faults()`, each beginning with a key). Doesn't know which settings there are.
 """
 
 import difflib
@@ -32,7 +33,11 @@ def section(cls: type[T], raw: object, path: str, faults: list[str]) -> T | None
             values[key] = _value(hints[key], raw[key], f"{path}{key}", item.metadata, faults)
         elif item.default is MISSING and item.default_factory is MISSING:
             faults.append(f"{path}{key}: missing")
-    return cls(**values) if len(faults) == before else None
+    if len(faults) > before:
+        return None
+    made = cls(**values)
+    faults.extend(f"{path}{fault}" for fault in getattr(made, "faults", tuple)())
+    return made if len(faults) == before else None
 
 
 def _unknown(path: str, key: str, known: Iterable[str]) -> str:
@@ -41,6 +46,8 @@ def _unknown(path: str, key: str, known: Iterable[str]) -> str:
 
 
 def _value(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str]) -> Any:
+    if isinstance(hint, types.UnionType):  # X | None, and TOML has no null
+        hint = typing.get_args(hint)[0]
     if is_dataclass(hint) and isinstance(hint, type):
         return section(hint, raw, f"{path}.", faults)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -48,8 +55,6 @@ def _value(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str])
         return _list(args[0], raw, path, metadata, faults)
     if origin is Mapping:
         return _mapping(args[1], raw, path, metadata, faults)
-    if isinstance(hint, types.UnionType):
-        hint = args[0]
     return _scalar(hint, raw, path, metadata, faults)
 
 
@@ -63,11 +68,11 @@ def _list(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str]) 
 
 
 def _mapping(hint: type, raw: object, path: str, metadata: Meta, faults: list[str]) -> dict[str, Any]:
-    """A table of tables whose keys come from a fixed list (`keys`)."""
+    """A table of tables whose keys come from a fixed list (`keys`), or are names that the operator gives."""
     if not isinstance(raw, dict):
         faults.append(f"{path}: expected a table, got {_kind(raw)}")
         return {}
-    keys = metadata["keys"]
+    keys = metadata.get("keys", tuple(raw))
     faults.extend(_unknown(f"{path}.", key, keys) for key in raw if key not in keys)
     return {key: section(hint, raw[key], f"{path}.{key}.", faults) for key in keys if key in raw}
 
@@ -76,8 +81,9 @@ def _scalar(hint: Any, raw: object, path: str, metadata: Meta, faults: list[str]
     if not _is_a(hint, raw):
         faults.append(f"{path}: expected {_NAMES[hint]}, got {_kind(raw)}")
         return None
-    faults.extend(f"{path}: {fault}" for fault in _range_faults(raw, metadata))
-    return hint(raw) if hint in (Path, float) else raw
+    found = [f"{path}: {fault}" for fault in _range_faults(raw, metadata)]
+    faults.extend(found)
+    return hint(raw) if hint in (Path, float) and not found else raw
 
 
 def _is_a(hint: Any, raw: object) -> bool:
@@ -91,9 +97,12 @@ def _is_a(hint: Any, raw: object) -> bool:
 def _range_faults(raw: Any, metadata: Meta) -> Iterable[str]:
     if isinstance(raw, str) and not raw.strip():
         yield "must not be empty"
+    if isinstance(raw, str) and "\0" in raw:
+        yield "holds a NUL character, which no path or command can"
     low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)
     if isinstance(raw, int | float) and not low <= raw <= high:
-        yield f"{raw} is outside {low:g} to {high:g}"
+        shown = raw if isinstance(raw, float) or abs(raw) < 10**20 else "a number of many digits"
+        yield f"{shown} is outside {low:g} to {high:g}"
     if "allowed" in metadata and raw not in metadata["allowed"]:
         yield f"{raw!r} is none of {', '.join(metadata['allowed'])}"
     if metadata.get("plain_name") and not _plain_name(str(raw)):

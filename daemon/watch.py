@@ -61,15 +61,16 @@ class Watcher:
         return emitters_live and self._watched == self._identity()
 
     def supervise(self) -> bool:
-        """Start again if dead; True when it had to. A start that fails is tried again next time."""
-        if self.alive():
+        """Start again if dead; True when that was done. What fails is tried again next time."""
+        if self.alive() or self._identity() is None:
             return False
         self.stop()
-        self.restarts += 1
         try:
             self.start()
         except OSError:
             self._observer = None
+            return False
+        self.restarts += 1
         self._wake()
         return True
 

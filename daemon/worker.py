@@ -19,25 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import PalimpsestError
+from store.trouble import Trouble, trouble_of
 
 PR_SET_PDEATHSIG = 1
+EXIT_NO_ROOM = 28  # ENOSPC; an exit status, as there may be no room for a result file either
 
 Beat = Callable[[str], None]
 Run = Callable[[dict[str, Any], Beat], dict[str, Any]]
 
 
 def main(job_path: Path, run: Run | None = None) -> int:
-    """Run the job in `job_path`; exit status 0 with a result, 1 with an error in the result file."""
+    """Run the job in `job_path`; exit status 0 with a result, 1 with an error in the result file,
+    EXIT_NO_ROOM when the disk is full."""
     job = json.loads(job_path.read_text())
     _die_with_parent(int(job.pop("parent_pid", os.getppid())))
     _cap_memory(int(job.pop("memory_bytes", 0)))
     try:
-        result = (run or _run)(job, _beat_into(job_path.parent / "heartbeat"))
-    except Exception as error:
-        traceback.print_exc()
-        _write_staged(job_path.parent / "result.json", {"error": _describe(error, str(job["kind"]))})
-        return 1
-    _write_staged(job_path.parent / "result.json", result)
+        try:
+            result = (run or _run)(job, _beat_into(job_path.parent / "heartbeat"))
+        except Exception as error:
+            if _no_room(error):
+                return EXIT_NO_ROOM
+            traceback.print_exc()
+            _write_staged(job_path.parent / "result.json", {"error": _describe(error, str(job["kind"]))})
+            return 1
+        _write_staged(job_path.parent / "result.json", result)
+    except OSError as error:
+        if _no_room(error):
+            return EXIT_NO_ROOM
+        raise
     return 0
 
 
@@ -93,6 +103,11 @@ def _describe(error: Exception, kind: str) -> dict[str, str]:
         "hint": hint,
         "kind": "memory" if memory else "failed",
     }
+
+
+def _no_room(error: Exception) -> bool:
+    """Safetensors' own errors say so in words only."""
+    return trouble_of(error) is Trouble.FULL or "os error 28" in str(error)
 
 
 def _cap_memory(limit: int) -> None:

@@ -87,19 +87,19 @@ def plan_queue(
     *,
     relations: Collection[str] | None = None,
     paused: bool = False,
-    full: bool = False,
+    waiting: Mapping[int, str] | None = None,
 ) -> Plan:
     """Plan for the edits of the ledger that aren't over; others are left out.
 
     `relations` are the names and aliases that have templates, as `load_relations` keys them (None: not
-    checked). `full`: the model's capacity lets no due edit start (`policies.capacity`).
+    checked). `waiting`: why edits that are pending can't be started, by edit.
     """
     taken = list(edits)
     newest = _newest(e for e in taken if is_due(e, now))
     held = {key.folded(): row.value for key, row in facts.items()}
     steps = [_edit_step(e, held, newest, now, relations) for e in order(taken) if not _is_over(e)]
-    if full:
-        steps = [_waiting(step) if step.due is None else step for step in steps]
+    if waiting:
+        steps = [_waiting(step, waiting.get(step.edit or 0, "")) for step in steps]
     if paused:
         steps = [_paused(step) for step in steps]
     return _arranged(steps)
@@ -180,10 +180,10 @@ def _paused(step: Step) -> Step:
     return replace(step, reason=f"{step.reason}; paused, `palimpsest resume` starts it")
 
 
-def _waiting(step: Step) -> Step:
-    if step.action not in (Action.WRITE, Action.RETRACT):
+def _waiting(step: Step, why: str) -> Step:
+    if not why or step.action not in (Action.WRITE, Action.RETRACT):
         return step
-    return replace(step, reason=f"{step.reason}; waits for capacity, see `palimpsest status`")
+    return replace(step, reason=f"{step.reason}; waits for {why}")
 
 
 def _waits_for(update: FactUpdate, now: datetime) -> datetime | None:

@@ -5,14 +5,15 @@ generic ones made from a relation's bare name. Doesn't know the ledger, or how a
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from store.errors import ConfigError
-from store.facts import Edit, EditRequest, Phrasing, normalise
+from store.facts import Edit, EditRequest, Phrasing
+from store.names import normalise
+from store.toml import read_toml
 
 SLOT = "{subject}"
 # The lists of templates and how many each must hold at least.
@@ -215,8 +216,8 @@ def _index(texts: Mapping[str, str], faults: list[str]) -> dict[str, Relation]:
 def parse_relation(file: str, text: str) -> tuple[Relation | None, list[str]]:
     """One relation from its TOML text, or None and what is wrong with it ("file: key: problem (hint)")."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table = read_toml(text)
+    except ValueError as error:
         return None, [f"{file}: not TOML: {error} (see the shipped relation files for the form)"]
     faults = [f"{file}: {fault}" for fault in _faults(table)]
     if faults:
@@ -245,6 +246,12 @@ def _faults(table: Mapping[str, Any]) -> Iterator[str]:
     if broken:
         yield from (f"{key}: must be a list of strings (for example {key} = ['...'])" for key in broken)
         return
+    for key, names in (("name", [str(table.get("name", "x"))]), ("aliases", lists["aliases"])):
+        yield from (
+            f"{key}: {name!r} has no letter or digit (write it in words)"
+            for name in names
+            if name.strip() and not relation_key(name)
+        )
     yield from _template_faults(lists)
     yield from _neighbour_faults(lists["neighbours"])
 

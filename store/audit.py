@@ -8,7 +8,7 @@ newest hash kept elsewhere to be caught.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 FIRST = "0" * 64
 """What the first event has in place of a previous hash."""
@@ -20,13 +20,28 @@ def event_hash(previous: str, event_id: int, at: str, event: str, subject: str, 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Link(NamedTuple):
+    """An event that was found to fit: its id and hash."""
+
+    id: int
+    hash: str
+
+
+START = Link(0, FIRST)
+
+
 def verify(rows: Iterable[Mapping[str, Any]]) -> int | None:
     """The id of the first event that doesn't fit, or None. `rows` are all events by id, with
     `detail` as the text that was stored. Ids count from 1 without gaps."""
-    previous = FIRST
-    for expected, row in enumerate(rows, start=1):
-        made = event_hash(previous, row["id"], row["at"], row["event"], row["subject"], row["detail"])
-        if row["id"] != expected or row["previous"] != previous or row["hash"] != made:
-            return int(row["id"])
-        previous = made
-    return None
+    return follow(rows, START)[1]
+
+
+def follow(rows: Iterable[Mapping[str, Any]], link: Link) -> tuple[Link, int | None]:
+    """Check the events that come after `link`: the last one that fits, and the id of the first that
+    doesn't, or None."""
+    for row in rows:
+        made = event_hash(link.hash, row["id"], row["at"], row["event"], row["subject"], row["detail"])
+        if row["id"] != link.id + 1 or row["previous"] != link.hash or row["hash"] != made:
+            return link, int(row["id"])
+        link = Link(row["id"], made)
+    return link, None

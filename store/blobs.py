@@ -9,6 +9,7 @@ from pathlib import Path
 
 from store.disk import make_dirs, write_atomic
 from store.errors import PalimpsestError
+from store.failpoints import reach
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -52,11 +53,19 @@ class BlobStore:
             raise BlobError("read blob", sha256, "its bytes have changed", "restore it from a backup")
         return data
 
+    def unreferenced(self, keep: set[str]) -> list[Path]:
+        """Every blob not in `keep`, and what cut-off writes left."""
+        return [p for p in sorted(self.root.glob("*/*")) if p.name not in keep and p.is_file()]
+
+    def verified(self, sha256: str) -> Path:
+        """Where a blob lies, its bytes checked just now, for one that reads the file itself."""
+        self.get(sha256)
+        return self.path(sha256)
+
     def gc(self, keep: set[str]) -> list[str]:
-        """Remove every blob not in `keep`, and what cut-off writes left; returns the file names."""
-        removed = []
-        for path in sorted(self.root.glob("*/*")):
-            if path.name not in keep and path.is_file():
-                path.unlink()
-                removed.append(path.name)
-        return removed
+        """Remove what is `unreferenced`; returns the file names."""
+        removed = self.unreferenced(keep)
+        for path in removed:
+            path.unlink()
+            reach("gc.blob")
+        return [path.name for path in removed]

@@ -4,12 +4,18 @@ Knows places and faults. Doesn't know a format or what the fields of a fact are.
 only for faults: a row of 100,000 good ones must not pay for them.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 Place: TypeAlias = tuple[int, int]
 """Line and column, both counted from 1, the column in characters."""
+
+_BLANK_LINES = re.compile(r"(?:[^\S\n]*+\n)++")
+MAX_RECORD = 4 * 1024 * 1024
+"""Characters of one record, which is twice what all its fields may hold: a few bytes of JSON can take
+twenty times as many in memory, so a record is measured before it is read."""
 
 
 class Member(NamedTuple):
@@ -36,7 +42,7 @@ class RawRow(NamedTuple):
             if member.name == field:
                 if key:
                     return member.key
-                return member.place if item is None or not member.items else member.items[item]
+                return member.items[item] if item is not None and item < len(member.items) else member.place
         return self.line, self.column
 
 
@@ -56,12 +62,26 @@ Rows: TypeAlias = Iterator[RowOrFault]
 """What a format gives: rows and the faults of single rows. It raises a fault that ends the file."""
 
 
+def skip_blank_lines(text: str, offset: int) -> int:
+    """Where the next line that isn't blank begins. Lines aren't split off one by one: 64 million empty
+    ones are 64 MiB, and their list half a GiB."""
+    match = _BLANK_LINES.match(text, offset)
+    return match.end() if match else offset
+
+
+def oversized(place: Place) -> Fault:
+    return Fault(
+        "too_long", f"a record of more than {MAX_RECORD} characters", *place, hint="one fact a record"
+    )
+
+
 def located(place: Place, members: list[Member]) -> RawRow | Fault:
     """A row of members; a key that comes twice is its fault."""
     values: dict[str, Any] = {}
     for member in members:
         if member.name in values:
-            return Fault("duplicate_key", f"key {member.name[:60]!r} comes twice in one record", *member.key)
+            return Fault("duplicate_key", f"key {member.name[:60]!r} comes twice in one record", *member.key,
+                         hint="keep one")  # fmt: skip
         values[member.name] = member.value
     return RawRow(*place, values, lambda: members)
 

@@ -13,10 +13,17 @@ from sqlite_utils import Database
 
 from store.disk import fsync_dir, fsync_file, make_dirs
 from store.errors import LedgerError
+from store.failpoints import reach
 from store.schema import migrations
+from store.trouble import Trouble, trouble_of
 
 APPLICATION_ID = 0x50414C49  # "PALI"
-BUSY_SECONDS = 30
+BUSY_SECONDS = 30.0
+_HINTS: dict[Trouble | None, str] = {
+    Trouble.LOCKED: "another process writes; try again",
+    Trouble.FULL: "make room on the disk; nothing was written",
+    Trouble.BROKEN: "check the disk, the rights of the files and the kernel's log",
+}
 
 
 def open_writer(path: Path, backups: Path | None) -> Database:
@@ -27,6 +34,7 @@ def open_writer(path: Path, backups: Path | None) -> Database:
     if not existed:
         path.touch(0o600)  # facts may be private; SQLite gives its -wal and -shm the same rights
         fsync_dir(path.parent)
+        reach("ledger.created")
     with faults("open ledger", path):
         db = _connect(path, "rwc")
         try:
@@ -70,10 +78,12 @@ def transaction(db: Database) -> Iterator[Database]:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db
+            reach("ledger.commit")
             db.execute("COMMIT")
         except BaseException:
             db.rollback()
             raise
+    reach("ledger.committed")
 
 
 def insert_many(db: Database, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -94,7 +104,9 @@ def copy_to(db: Database, to: Path) -> None:
         try:
             db.execute("VACUUM INTO ?", [str(temporary)])
             temporary.chmod(0o600)
+            reach("backup.copied")
             fsync_file(temporary)
+            reach("backup.fsynced")
             temporary.replace(to)
         finally:
             temporary.unlink(missing_ok=True)
@@ -107,9 +119,7 @@ def faults(operation: str, subject: object) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        hint = (
-            "another process writes; try again" if "locked" in str(error) else "check disk space and rights"
-        )
+        hint = _HINTS.get(trouble_of(error), "check the disk")
         raise LedgerError(operation, str(subject), str(error), hint) from error
     except sqlite3.IntegrityError as error:
         raise LedgerError(operation, str(subject), str(error), "nothing was written") from error
@@ -122,7 +132,7 @@ def _connect(path: Path, mode: str) -> Database:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     db = Database(connection, execute_plugins=False, strict=True)
-    for pragma in (f"busy_timeout = {BUSY_SECONDS * 1000}", "foreign_keys = ON", "trusted_schema = OFF"):
+    for pragma in (f"busy_timeout = {int(BUSY_SECONDS * 1000)}", "foreign_keys = ON", "trusted_schema = OFF"):
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -155,8 +165,14 @@ def _migrate(db: Database, path: Path, backups: Path | None) -> None:
         copy = backups / f"before-{pending[0]}.sqlite"
         if not copy.exists():
             copy_to(db, copy)
+        reach("migration.backed_up")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrations().apply(db)
+    try:
+        migrations().apply(db)
+    except Exception as error:
+        failed = _pending(db, path)[0]
+        hint = "the ledger is as it was before that step, and its copy lies in backups/; report this"
+        raise LedgerError("migrate ledger", str(path), f"{failed}: {error}", hint) from error
 
 
 def integrity_faults(db: Database) -> list[str]:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from store.facts import DiffRow, FactKey, FactRow, FactUpdate, Op, RowClass, normalise
+from store.facts import DiffRow, FactKey, FactRow, FactUpdate, Op, RowClass
+from store.names import normalise
 
 _Order = TypeVar("_Order", int, datetime)
 

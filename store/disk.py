@@ -8,6 +8,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from store.failpoints import reach
+
 
 def fsync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -32,7 +34,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
+            reach("disk.written")
             os.fsync(file.fileno())
+        reach("disk.fsynced")
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -4,10 +4,11 @@ Knows what a fact, an update, an edit, a reading and an outcome are. Doesn't kno
 torch or the clock: every time in here was handed in.
 """
 
-import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
+
+from store.names import fold
 
 
 class Op(StrEnum):
@@ -99,11 +100,6 @@ class Latent(StrEnum):
     NEGATION = "negation"
 
 
-def normalise(text: str) -> str:
-    """NFC, white space folded to single spaces and stripped: how subjects and relations compare."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class FactKey:
     """What a fact is about; the ledger holds one wanted value for each key."""
@@ -112,8 +108,8 @@ class FactKey:
     relation: str
 
     def folded(self) -> "FactKey":
-        """How keys compare: normalised and without case."""
-        return FactKey(normalise(self.subject).casefold(), normalise(self.relation).casefold())
+        """How keys compare; folding again changes nothing."""
+        return FactKey(fold(self.subject), fold(self.relation))
 
     def __str__(self) -> str:
         return f"{self.subject} / {self.relation}"
@@ -171,7 +167,8 @@ class DiffRow:
 @dataclass(frozen=True, slots=True)
 class Edit:
     """One job of the ledger's queue. `prompts` and `paraphrases` hold `{subject}` or a full text;
-    one that ends in `?` or `.` is put through the chat template, the others are cloze."""
+    one that ends in `?` or `.` is put through the chat template, the others are cloze. `repeats` is the
+    edit whose content the ledger queued again by itself; None for what a file asked for."""
 
     id: int
     key: FactKey
@@ -193,6 +190,7 @@ class Edit:
     generation: int | None = None
     reason: str = ""
     delta_blob: str | None = None
+    repeats: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from store.disk import fsync_dir, make_dirs, write_atomic
 from store.errors import GenerationError
+from store.failpoints import reach
 from store.manifest import MANIFEST, differences, read_manifest, seal, weights_sha256
 
 __all__ = ["MANIFEST", "ModelStore", "weights_sha256"]
@@ -52,6 +53,7 @@ class ModelStore:
         make_dirs(self._staging)
         directory.mkdir()
         try:
+            reach("stage.made")
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -71,7 +73,9 @@ class ModelStore:
             raise _error("commit generation", number, "its directory exists", "take a new number")
         manifest = seal(token_dir, {**fields, "number": number}, like=self.base_dir)
         make_dirs(self._generations)
+        reach("stage.sealed")
         token_dir.rename(target)
+        reach("stage.renamed")
         fsync_dir(self._generations)
         fsync_dir(self._staging)
         return manifest
@@ -85,6 +89,7 @@ class ModelStore:
             return
         if served is not None:
             self._link("previous", served)
+            reach("promote.previous")
         self._link("current", number)
 
     def current(self) -> Path:
@@ -128,6 +133,7 @@ class ModelStore:
             copies += 1
             target = self._quarantine / f"{directory.name}-{copies}"
         directory.rename(target)
+        reach("quarantine.moved")
         write_atomic(target / "quarantined.txt", f"{reason}\n".encode())
         fsync_dir(self._quarantine)
         fsync_dir(self._generations)
@@ -142,6 +148,7 @@ class ModelStore:
         shutil.rmtree(doomed, ignore_errors=True)
         directory.rename(doomed)
         fsync_dir(self._generations)
+        reach("gc.moved")
         shutil.rmtree(doomed)
 
     def sweep_staging(self) -> list[str]:
@@ -193,6 +200,7 @@ class ModelStore:
         temporary = self.root / f".link-{name}-{os.getpid()}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(self.gen_dir(number).relative_to(self.root))
+        reach("link.made")
         temporary.replace(self.root / name)
         fsync_dir(self.root)
 

@@ -12,7 +12,7 @@ from typing import Self, Unpack
 
 from sqlite_utils import Database
 
-from store import intake
+from store import approvals, intake
 from store.connection import copy_to, open_reader, open_writer, transaction
 from store.errors import FactFileError, LedgerError
 from store.facts import DiffRow, Edit, EditState, Generation, Outcome, RowClass
@@ -23,7 +23,7 @@ from store.results import EditFields, FileResult, GenerationFields, RecordedRow
 from store.rows import Row, to_json
 from store.switch import serve_fact, switch
 from store.times import time_text
-from store.transitions import UNFINISHED, is_legal
+from store.transitions import UNFINISHED, require_move, require_state
 
 
 class Ledger(LedgerQueries):
@@ -60,6 +60,11 @@ class Ledger(LedgerQueries):
             raise LedgerError("write ledger", "connection", "it was opened for reading only")
         with transaction(self._db) as db:
             yield db
+
+    def try_to_write(self) -> None:
+        """Raises LedgerError when nobody could write now. Changes nothing."""
+        with self.write():
+            pass
 
     # files
 
@@ -114,7 +119,7 @@ class Ledger(LedgerQueries):
         audit. With `from_`, the edit must be in that state."""
         with self.write() as db:
             edit = self.edit(edit_id)
-            _require_move(edit, to, from_)
+            require_move(edit, to, from_)
             change: Row = {"state": to.value, "reason": reason, "updated_at": time_text(now), **fields}
             if "old_aliases" in fields:
                 change["old_aliases"] = to_json(fields["old_aliases"])
@@ -126,16 +131,19 @@ class Ledger(LedgerQueries):
             append(db, now, [Event(f"edit.{to.value}", f"edit:{edit_id}", detail)])
         return self.edit(edit_id)
 
-    def requeue(self, edit_id: int, *, reason: str, now: datetime) -> Edit:
-        """editing | judged -> pending: work that was cut off."""
-        _require_state(self.edit(edit_id), {EditState.EDITING, EditState.JUDGED}, "put back")
-        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now)
+    def requeue(self, edit_id: int, *, reason: str, now: datetime, counts: bool = True) -> Edit:
+        """editing | judged -> pending: work that was cut off. Whether that `counts` as an attempt
+        depends on whose fault it was."""
+        edit = self.edit(edit_id)
+        require_state(edit, {EditState.EDITING, EditState.JUDGED}, "put back")
+        attempt = edit.attempt if counts else max(edit.attempt - 1, 0)
+        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, attempt=attempt)
 
     def retry(self, edit_id: int, *, reason: str, now: datetime, recipe: str | None = None) -> Edit:
         """held | failed | rolled_back -> pending: work that is to be tried again, from its first
         attempt. Refused when the ledger wants something else of the fact by now."""
         edit = self.edit(edit_id)
-        _require_state(edit, {EditState.HELD, EditState.FAILED, EditState.ROLLED_BACK}, "retry")
+        require_state(edit, {EditState.HELD, EditState.FAILED, EditState.ROLLED_BACK}, "retry")
         fact = self.fact(edit.key)
         if fact is None or (fact.wanted_op, fact.wanted) != (edit.op, edit.new):
             raise LedgerError(
@@ -157,12 +165,22 @@ class Ledger(LedgerQueries):
             made = {
                 "state": "pending", "attempt": 0, "recipe": "default", "generation": None, "delta_blob": None,
                 "reason": reason, "dropped_at": time_text(now), "updated_at": time_text(now),
+                "repeats": edit_id,
             }  # fmt: skip
             del row["id"]
             new_id = int(db.table("edits").insert(row | made).last_rowid or 0)
             detail = {"to": "pending", "repeats": edit_id, "reason": reason}
             append(db, now, [Event("edit.pending", f"edit:{new_id}", detail)])
         return self.edit(new_id)
+
+    def approve(self, edit_ids: Sequence[int], *, actor: str, now: datetime) -> None:
+        """Note that `actor` (`UID:NAME`) lets these edits through, all of them or none. Refused for an
+        edit that doesn't wait and for one that this user approved before."""
+        edits = [self.edit(edit_id) for edit_id in dict.fromkeys(edit_ids)]
+        for edit in edits:
+            require_state(edit, {EditState.PENDING}, "approve")
+        with self.write() as db:
+            approvals.add(db, [edit.id for edit in edits], actor, now)
 
     # outcomes
 
@@ -231,27 +249,30 @@ class Ledger(LedgerQueries):
         reason: str,
         edits: Sequence[int] = (),
         rolled_back: bool = False,
+        order: int | None = None,
     ) -> Generation:
         """Make a built generation live, in one transaction: the live one becomes retired (or
         rolled_back); edits of the new one become live; edits that only the old one held become
         superseded (a newer edit of their fact is live) or rolled_back; facts' values follow.
-        `edits`, when given, replaces the edits the generation was inserted with."""
+        `edits`, when given, replaces the edits the generation was inserted with; `order` is the open
+        one that asked for it."""
         self._require_generation(number, {"building"}, "promote")
         with self.write() as db:
             if edits:
                 _set_edits(db, number, edits)
-            leave = "rolled_back" if rolled_back else "retired"
-            _switch(db, number, now, reason, leave=leave, trigger="rollback" if rolled_back else "edit")
+            leave, trigger = ("rolled_back", "rollback") if rolled_back else ("retired", "edit")
+            _switch(db, number, now, reason, leave=leave, trigger=trigger, order=order)
         return self.generation(number)
 
-    def roll_back(self, to_number: int, *, now: datetime, reason: str, trigger: str) -> Generation:
+    def roll_back(
+        self, to_number: int, *, now: datetime, reason: str, trigger: str, order: int | None = None
+    ) -> Generation:
         """Make an earlier generation live again; the live one becomes rolled_back, edits follow as
-        in `promote`. `trigger` says who or what asked."""
+        in `promote`. `trigger` says who or what asked, `order` which open order."""
         self._require_generation(to_number, {"retired", "rolled_back"}, "roll back")
         with self.write() as db:
-            switch(
-                db, to_number, now, reason, event="generation.rollback", leave="rolled_back", trigger=trigger
-            )
+            event = "generation.rollback"
+            switch(db, to_number, now, reason, event=event, leave="rolled_back", trigger=trigger, order=order)
         return self.generation(to_number)
 
     def _require_generation(self, number: int, states: set[str], operation: str) -> None:
@@ -306,19 +327,6 @@ def _recorded(record: Row) -> RecordedRow:
     return RecordedRow(record["line"], RowClass(record["row_class"]), record["edit_id"], record["reason"])
 
 
-def _require_move(edit: Edit, to: EditState, from_: EditState | None) -> None:
-    if from_ is not None and edit.state is not from_:
-        raise LedgerError("move edit", f"edit {edit.id}", f"it is {edit.state}, not {from_}")
-    if not is_legal(edit.state, to):
-        raise LedgerError("move edit", f"edit {edit.id}", f"{edit.state} can't become {to}")
-
-
-def _require_state(edit: Edit, states: set[EditState], operation: str) -> None:
-    if edit.state not in states:
-        hint = f"only {', '.join(sorted(states))} edits can be"
-        raise LedgerError(operation, f"edit {edit.id}", f"it is {edit.state}", hint)
-
-
 def _set_edits(db: Database, number: int, edits: Sequence[int]) -> None:
     table = db.table("generation_edits")
     table.delete_where("generation = ?", [number])
@@ -326,6 +334,13 @@ def _set_edits(db: Database, number: int, edits: Sequence[int]) -> None:
 
 
 def _switch(
-    db: Database, number: int, now: datetime, reason: str, *, trigger: str, leave: str = "retired"
+    db: Database,
+    number: int,
+    now: datetime,
+    reason: str,
+    *,
+    trigger: str,
+    leave: str = "retired",
+    order: int | None = None,
 ) -> None:
-    switch(db, number, now, reason, event="generation.live", leave=leave, trigger=trigger)
+    switch(db, number, now, reason, event="generation.live", leave=leave, trigger=trigger, order=order)

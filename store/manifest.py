@@ -11,8 +11,10 @@ from typing import Any
 
 from store.disk import fsync_dir, fsync_file, sha256_file, write_atomic
 from store.errors import GenerationError
+from store.failpoints import reach
 
 MANIFEST = "manifest.json"
+OWN_HASH = "manifest_sha256"  # of everything else in it; older directories have none
 
 Entry = dict[str, Any]
 """sha256 and size of one file."""
@@ -23,11 +25,13 @@ def weights_sha256(directory: Path) -> str:
     return _weights_hash({path.name: sha256_file(path) for path in directory.glob("*.safetensors")})
 
 
-def seal(directory: Path, fields: Mapping[str, Any], *, like: Path | None = None) -> dict[str, Any]:
+def seal(
+    directory: Path, fields: Mapping[str, Any], *, like: Path | None = None, weights: bool = True
+) -> dict[str, Any]:
     """Write a directory's manifest; all files and the manifest are on disk when this returns.
 
     Files that are hard links of files of `like` take the hashes of its manifest. Raises
-    `GenerationError` for anything that isn't a plain file, and when there are no weights.
+    `GenerationError` for anything that isn't a plain file, and when `weights` are wanted but missing.
     """
     paths = _paths(directory)
     known = _known(like) if like is not None else {}
@@ -36,13 +40,18 @@ def seal(directory: Path, fields: Mapping[str, Any], *, like: Path | None = None
         stat = path.stat()
         sha256 = known.get((stat.st_dev, stat.st_ino)) or sha256_file(path)
         fsync_file(path)
+        reach("manifest.file")
         files[name] = {"sha256": sha256, "size": stat.st_size}
-    weights = {name: entry["sha256"] for name, entry in files.items() if _is_weights(name)}
-    if not weights:
-        raise GenerationError("seal directory", str(directory), "there are no *.safetensors files in it")
-    manifest = {**fields, "weights_sha256": _weights_hash(weights), "files": files}
+    manifest = {**fields, "files": files}
+    if weights:
+        hashes = {name: entry["sha256"] for name, entry in files.items() if _is_weights(name)}
+        if not hashes:
+            raise GenerationError("seal directory", str(directory), "there are no *.safetensors files in it")
+        manifest["weights_sha256"] = _weights_hash(hashes)
+    manifest[OWN_HASH] = _own_hash(manifest)
     for folder in sorted({path.parent for path in paths.values()}):
         fsync_dir(folder)
+    reach("manifest.files")
     write_atomic(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return manifest
 
@@ -65,10 +74,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def differences(directory: Path) -> list[str]:
     """What differs between a directory and its manifest, as sentences; reads every byte."""
     try:
-        listed: dict[str, Entry] = read_manifest(directory)["files"]
+        manifest = read_manifest(directory)
+        listed: dict[str, Entry] = manifest["files"]
         found = _paths(directory)
     except GenerationError as error:
         return [error.cause]
+    if manifest.get(OWN_HASH, own := _own_hash(manifest)) != own:
+        return ["the manifest itself has changed"]
     faults = [f"{name} is missing" for name in sorted(listed.keys() - found.keys())]
     faults += [f"{name} isn't in the manifest" for name in sorted(found.keys() - listed.keys())]
     for name in sorted(listed.keys() & found.keys()):
@@ -103,6 +115,11 @@ def _known(directory: Path) -> dict[tuple[int, int], str]:
         stat = (directory / name).stat()
         known[stat.st_dev, stat.st_ino] = str(entry["sha256"])
     return known
+
+
+def _own_hash(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != OWN_HASH}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _is_weights(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from store import audit
-from store.connection import integrity_faults
+from store.connection import faults, integrity_faults
 from store.errors import LedgerError
 from store.facts import Edit, EditState, FactKey, FactRow, Generation, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
@@ -99,13 +99,15 @@ class LedgerQueries:
             raise LedgerError("read ledger", f"edit {edit_id}", "there is none", "see `palimpsest status`")
         return found[0]
 
-    def due_edits(self, now: datetime, limit: int) -> list[Edit]:
-        """Pending edits whose time has come: by priority, then effective_at, then id."""
+    def due_edits(self, now: datetime, limit: int, without: Iterable[int] = ()) -> list[Edit]:
+        """Pending edits whose time has come, less those of `without`: by priority, then effective_at,
+        then id."""
         return self._edits(
             "WHERE edits.state = 'pending' AND (edits.effective_at IS NULL OR edits.effective_at <= ?) "
+            "AND edits.id NOT IN (SELECT value FROM json_each(?)) "
             "ORDER BY CASE edits.priority WHEN 'high' THEN 0 WHEN 'normal' THEN 1 ELSE 2 END, "
             "edits.effective_at, edits.id LIMIT ?",
-            [time_text(now), limit],
+            [time_text(now), json.dumps(list(without)), limit],
         )
 
     def next_due_after(self, now: datetime) -> datetime | None:
@@ -118,6 +120,35 @@ class LedgerQueries:
         """How many edits are in each state (states without edits included)."""
         counted = dict(self._db.execute("SELECT state, count(*) FROM edits GROUP BY state").fetchall())
         return {state: counted.get(state.value, 0) for state in EditState}
+
+    def approvals(self, edit_ids: Iterable[int]) -> dict[int, list[Row]]:
+        """By edit, who approved it, oldest first: actor, approved_at. Edits without any are left out."""
+        sql = (
+            "SELECT edit_id, actor, approved_at FROM approvals "
+            "WHERE edit_id IN (SELECT value FROM json_each(?)) ORDER BY id"
+        )
+        found: dict[int, list[Row]] = {}
+        for row in self._db.query(sql, [json.dumps(list(edit_ids))]):
+            found.setdefault(row.pop("edit_id"), []).append(row)
+        return found
+
+    def drops_since(self, when: datetime) -> list[tuple[str, datetime, int]]:
+        """Source, moment and count of the edits that files asked for since then; one moment is one file."""
+        sql = (
+            "SELECT source, dropped_at, count(*) FROM edits "
+            "WHERE repeats IS NULL AND dropped_at >= ? GROUP BY dropped_at, source"
+        )
+        rows = self._db.execute(sql, [time_text(when)]).fetchall()
+        return [(source, parse_time(at), count) for source, at, count in rows]
+
+    def begun_since(self, when: datetime) -> list[tuple[int, str, datetime]]:
+        """Edit, source and first outcome since then, of the edits that files asked for."""
+        sql = (
+            "SELECT edit_id, source, min(recorded_at) FROM outcomes JOIN edits ON edits.id = edit_id "
+            "WHERE repeats IS NULL AND recorded_at > ? GROUP BY edit_id"
+        )
+        rows = self._db.execute(sql, [time_text(when)]).fetchall()
+        return [(edit, source, parse_time(at)) for edit, source, at in rows]
 
     # outcomes
 
@@ -199,22 +230,52 @@ class LedgerQueries:
     # control
 
     def open_intents(self) -> list[Row]:
-        """Oldest first: id, kind, args (dict), actor, created_at."""
+        """Oldest first: id, kind, args (dict), actor, created_at, result (dict: what was done of it
+        before it was cut off; else None)."""
         rows = self._db.table("intents").rows_where("finished_at IS NULL", order_by="id")
         return [decoded(row, "args", "result") for row in rows]
 
     def intent(self, intent_id: int) -> Row:
         """Also result (dict or None) and finished_at. Raises `LedgerError` when there is none."""
-        for row in self._db.table("intents").rows_where("id = ?", [intent_id]):
-            return decoded(row, "args", "result")
-        raise LedgerError("read ledger", f"order {intent_id}", "there is none")
+        found = self.find_intent(intent_id)
+        if found is None:
+            raise LedgerError("read ledger", f"order {intent_id}", "there is none")
+        return found
+
+    def find_intent(self, intent_id: int) -> Row | None:
+        """As `intent`, None when there is none."""
+        rows = self._db.table("intents").rows_where("id = ?", [intent_id])
+        return next((decoded(row, "args", "result") for row in rows), None)
 
     def get_setting(self, name: str, default: Any = None) -> Any:
         for row in self._db.table("settings").rows_where("name = ?", [name]):
             return json.loads(row["value"])
         return default
 
+    def setting_changed_at(self, name: str) -> datetime | None:
+        for row in self._db.table("settings").rows_where("name = ?", [name]):
+            return parse_time(row["updated_at"])
+        return None
+
+    def last_times(self) -> dict[str, datetime]:
+        """When a file was last accepted (`ingest`), an edit last came to a good end (`edit`) and another
+        generation last became the live one (`publish`); what never happened is left out."""
+        newest = {
+            "ingest": "SELECT received_at FROM files WHERE status <> 'rejected'",
+            "edit": "SELECT recorded_at FROM outcomes WHERE state IN ('live', 'already_known')",
+            "publish": "SELECT live_from FROM generation_spans",
+        }
+        found = {}
+        for name, sql in newest.items():
+            for row in self._db.execute(f"{sql} ORDER BY id DESC LIMIT 1").fetchall():
+                found[name] = parse_time(row[0])
+        return found
+
     # audit
+
+    def newest_event(self) -> int:
+        """The id of the newest audit event: nothing changes without one."""
+        return int(self._db.execute("SELECT coalesce(max(id), 0) FROM audit").fetchone()[0])
 
     def audit_events(self, limit: int = 100, subject: str | None = None) -> list[Row]:
         """The newest `limit`, oldest first: id, at, event, subject, detail (dict), previous, hash."""
@@ -228,10 +289,16 @@ class LedgerQueries:
         """The id of the first event that doesn't fit the hash chain, or None."""
         return audit.verify(self._db.table("audit").rows_where(order_by="id"))
 
+    def follow_audit(self, link: audit.Link, limit: int) -> tuple[audit.Link, int | None]:
+        """Check the next `limit` events after `link`, as `store.audit.follow`."""
+        rows = self._db.table("audit").rows_where("id > ?", [link.id], order_by="id", limit=limit)
+        return audit.follow(rows, link)
+
     def integrity(self) -> list[str]:
         """Faults found by SQLite (integrity and foreign keys) and by the audit chain."""
-        found = integrity_faults(self._db)
-        broken = self.verify_audit()
+        with faults("check ledger", "its pages"):
+            found = integrity_faults(self._db)
+            broken = self.verify_audit()
         return [*found, f"audit event {broken} doesn't fit the chain"] if broken is not None else found
 
     # parts

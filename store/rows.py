@@ -104,6 +104,7 @@ def edit_from(row: Row) -> Edit:
         generation=row["generation"],
         reason=row["reason"],
         delta_blob=row["delta_blob"],
+        repeats=row["repeats"],
     )
 
 

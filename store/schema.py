@@ -8,6 +8,8 @@ import sqlite3
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from store.failpoints import reach
+
 _FIRST = """
 CREATE TABLE files (
     id INTEGER PRIMARY KEY,
@@ -218,6 +220,20 @@ CREATE TABLE soft_forgetting (
 CREATE INDEX soft_forgetting_edit ON soft_forgetting (edit_id);
 """
 
+# Who let a waiting edit through (`policies.sources`), and which edits are the ledger's own repetitions.
+_APPROVALS = """
+ALTER TABLE edits ADD COLUMN repeats INTEGER REFERENCES edits (id);
+CREATE INDEX edits_dropped ON edits (dropped_at);
+CREATE INDEX outcomes_recorded ON outcomes (recorded_at);
+CREATE TABLE approvals (
+    id INTEGER PRIMARY KEY,
+    edit_id INTEGER NOT NULL REFERENCES edits (id),
+    actor TEXT NOT NULL,
+    approved_at TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX approvals_once ON approvals (edit_id, actor);
+"""
+
 
 def migrations() -> Migrations:
     """All migrations, oldest first. New ones go to the end; released ones never change."""
@@ -230,6 +246,10 @@ def migrations() -> Migrations:
     @steps()
     def m002_soft_forgetting(db: Database) -> None:
         _run(db, _SOFT_FORGETTING)
+
+    @steps()
+    def m003_approvals(db: Database) -> None:
+        _run(db, _APPROVALS)
 
     return steps
 
@@ -244,6 +264,7 @@ def _run(db: Database, script: str) -> None:
             statement = ""
     if statement.strip():
         raise ValueError(f"an unfinished statement in a migration: {statement.strip()[:80]}")
+    reach("migration.step")
 
 
 def _complete(statement: str) -> bool:

@@ -13,14 +13,24 @@ from store.errors import LedgerError
 from store.facts import EditState
 from store.journal import Event, append
 from store.queries import edits_of
-from store.rows import Row
+from store.rows import Row, to_json
 from store.times import time_text
 
 
 def switch(
-    db: Database, number: int, now: datetime, reason: str, *, event: str, leave: str, trigger: str
+    db: Database,
+    number: int,
+    now: datetime,
+    reason: str,
+    *,
+    event: str,
+    leave: str,
+    trigger: str,
+    order: int | None = None,
 ) -> None:
-    """Make `number` live; the generation that was goes to state `leave` (retired, rolled_back)."""
+    """Make `number` live; the generation that was goes to state `leave` (retired, rolled_back). The
+    open order that asked for it is given its result: were it cut off now, it must not be carried
+    out a second time."""
     current = next(db.table("generations").rows_where("state = 'live'"), None)
     if current is not None and current["number"] == number:
         raise LedgerError("make generation live", f"generation {number}", "it is live already")
@@ -38,6 +48,9 @@ def switch(
         "reason": reason, "trigger": trigger,
     }  # fmt: skip
     append(db, now, [Event(event, f"generation:{number}", detail), *move.events])
+    if order is not None:
+        done = {"from": detail["from"], "to": number, "reason": reason}
+        db.table("intents").update(order, {"result": to_json(done)})
 
 
 def _open_span(db: Database, number: int, now: str, reason: str) -> None:

@@ -6,6 +6,8 @@ pending -> editing -> judged -> live is the way of a good edit. Only a switch of
 
 from collections.abc import Mapping
 
+from store.errors import LedgerError
+from store.facts import Edit
 from store.facts import EditState as S
 
 WAITING = frozenset({S.PENDING, S.HELD, S.FAILED})
@@ -30,3 +32,18 @@ LEGAL: Mapping[S, frozenset[S]] = {
 
 def is_legal(from_: S, to: S) -> bool:
     return to in LEGAL[from_]
+
+
+def require_move(edit: Edit, to: S, from_: S | None) -> None:
+    """Raises LedgerError unless `edit` may become `to` (and is in `from_`, when that is given)."""
+    if from_ is not None and edit.state is not from_:
+        raise LedgerError("move edit", f"edit {edit.id}", f"it is {edit.state}, not {from_}")
+    if not is_legal(edit.state, to):
+        raise LedgerError("move edit", f"edit {edit.id}", f"{edit.state} can't become {to}")
+
+
+def require_state(edit: Edit, states: set[S], operation: str) -> None:
+    """Raises LedgerError unless `edit` is in one of `states`."""
+    if edit.state not in states:
+        hint = f"only {', '.join(sorted(states))} edits can be"
+        raise LedgerError(operation, f"edit {edit.id}", f"it is {edit.state}", hint)

@@ -157,7 +157,7 @@ class _Editor:
         generator = torch.Generator().manual_seed(request.seed)
         near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
         scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
-        rows = torch.cat([scale * bank.rows[free], near_rows])
+        rows = torch.cat([bank.rows[free].mul_(scale), near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
         self.clock.lap("prepare")
 
@@ -228,7 +228,14 @@ class _Editor:
         phrasings = neighbour_training(self.request, neighbours)
         chosen = sorted(live, key=lambda r: str(r.key))
         random.Random(self.request.seed).shuffle(chosen)
-        phrasings += [r.train[i % len(r.train)] for i, r in enumerate(chosen[: self.recipe.live_facts])]
+        # Every fact in one wording, wordings in turn; then in another one, as far as the number goes.
+        asked = [
+            r.train[(i + k) % len(r.train)]
+            for k in range(4)
+            for i, r in enumerate(chosen)
+            if k < len(r.train)
+        ]
+        phrasings += asked[: self.recipe.live_facts]
         given = answers(self.lm, phrasings, max_new_tokens=banks.ANSWER_TOKENS)
         return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
 
@@ -256,14 +263,13 @@ class _Editor:
         def on_step(step: int, gap: float, damage: float) -> None:
             self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
 
-        options = FitOptions(r.nats, r.cap, r.pulls[0], r.kept_weight, r.rho, gap, r.done_damage)
+        options = FitOptions(r.nats, r.cap, r.pulls, r.kept_weight, r.rho, gap, r.done_damage)
         whole = Problem(self.stack, self.metric, target, self.kept, options, start)
-        sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse())
+        first = replace(options, pulls=r.pulls[:1])
+        sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse(), options=first)
         found = fit(sample, start, coarse, on_step)
-        for pull in r.pulls if whole_steps else ():
-            found = fit(replace(whole, options=replace(options, pull=pull)), found.x, whole_steps, on_step)
-            if found.gap <= gap:
-                break
+        if whole_steps:
+            found = fit(whole, found.x, whole_steps, on_step)
         # Stage 1 of an update may find nothing cheap: stage 2 and the gates then tell whether that matters.
         if whole_steps and torch.equal(found.x, start) and found.gap > gap:
             raise NoProgressError(f"fit {name} adapter", "all its steps", "none of them helped")

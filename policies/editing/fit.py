@@ -32,41 +32,53 @@ class Metric:
 
     `d` = eps + shrink * sum of squares of each column: shrinking the sampled G'G toward its
     diagonal, since a few hundred rows know only a few hundred directions (Ledoit & Wolf 2004).
-    `frozen` coordinates can't move.
+    `frozen` coordinates can't move: the metric is that of the others, and zero for these.
     """
 
     def __init__(
         self, rows: torch.Tensor, *, eps: float, shrink: float, frozen: torch.Tensor | None = None
     ) -> None:
-        self.rows = rows
-        self.diagonal = eps + shrink * rows.square().sum(0)
-        if frozen is not None:
-            self.diagonal = self.diagonal.masked_fill(frozen, 1e9)
-        kernel = (rows / self.diagonal) @ rows.T
+        self.size = rows.shape[1]
+        self.free = torch.arange(self.size) if frozen is None else (~frozen).nonzero()[:, 0]
+        self.rows = rows if frozen is None else rows[:, self.free]
+        self.diagonal = eps + shrink * self.rows.square().sum(0)
+        kernel = gram(self.rows / self.diagonal.sqrt())
         kernel.diagonal().add_(1.0)
         self.factor = torch.linalg.cholesky(kernel.double())
 
     def apply(self, vector: torch.Tensor) -> torch.Tensor:
         """H v (P,)."""
-        return vector * self.diagonal + (self.rows @ vector) @ self.rows
+        v, out = vector[self.free], torch.zeros(self.size)
+        out[self.free] = v * self.diagonal + (self.rows @ v) @ self.rows
+        return out
 
     def solve(self, vectors: torch.Tensor) -> torch.Tensor:
         """H^-1 v for each row v of `vectors` (n, P)."""
-        scaled = vectors / self.diagonal
+        scaled, out = vectors[:, self.free] / self.diagonal, torch.zeros_like(vectors)
         inner = torch.cholesky_solve((scaled @ self.rows.T).T.double(), self.factor).T.float()
-        return scaled - (inner @ self.rows) / self.diagonal
+        out[:, self.free] = scaled - (inner @ self.rows) / self.diagonal
+        return out
+
+
+def gram(rows: torch.Tensor, blocks: int = 8) -> torch.Tensor:
+    """rows @ rows.T (R, R), half of it computed and half mirrored."""
+    out, step = rows.new_empty(len(rows), len(rows)), -(-len(rows) // blocks)
+    for i in range(0, len(rows), step):
+        block = rows[i:] @ rows[i : i + step].T
+        out[i:, i : i + step], out[i : i + step, i:] = block, block.T
+    return out
 
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
     """`nats`: shortfall beyond which a wanted answer pulls no harder; `cap`: largest move of one log
-    scale in a step; `pull`: weight of x'Hx; `kept_weight`: weight of the kept loss against the wanted
-    one; `rho`: damping to start from. Done is when the largest wanted shortfall is at most `gap` and
-    the mean kept one at most `damage`."""
+    scale in a step; `pulls`: weight of x'Hx, the next one while more than `gap` is left; `kept_weight`:
+    weight of the kept loss against the wanted one; `rho`: damping to start from. Done is when the largest
+    wanted shortfall is at most `gap` and the mean kept one at most `damage`."""
 
     nats: float = 10.0
     cap: float = 1.0
-    pull: float = 0.3
+    pulls: tuple[float, ...] = (0.3,)
     kept_weight: float = 1.0
     rho: float = 8.0
     gap: float = 0.9
@@ -87,11 +99,16 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
+    """x with Hx, the losses there and all that their derivatives need."""
+
     x: torch.Tensor
-    value: float
     hx: torch.Tensor
+    loss: float
     wanted: Look
     kept: Look
+
+    def value(self, pull: float) -> float:
+        return pull / 2 * float(self.x @ self.hx) + self.loss
 
     @property
     def gap(self) -> float:
@@ -115,13 +132,12 @@ class Problem:
 
     def look(self, x: torch.Tensor) -> _Point:
         self.stack.set(STAGE, x - self.offset)
-        hx, o = self.metric.apply(x), self.options
         wanted, kept = self.wanted.look(self.stack), self.kept.look(self.stack)
-        value = o.pull / 2 * float(x @ hx) + wanted.loss(o.nats) + o.kept_weight * kept.loss(float("inf"))
-        return _Point(x, value, hx, wanted, kept)
+        loss = wanted.loss(self.options.nats) + self.options.kept_weight * kept.loss(float("inf"))
+        return _Point(x, self.metric.apply(x), loss, wanted, kept)
 
     def linearise(self, point: _Point) -> tuple[torch.Tensor, torch.Tensor]:
-        """(gradient (P,), rows (n, P) of the answers that are short)."""
+        """(gradient of the losses (P,), rows (n, P) of the answers that are short). Once for a point."""
         o = self.options
         want, want_gradient = point.wanted.linearise(o.nats)
         keep, keep_gradient = point.kept.linearise(float("inf"))
@@ -129,7 +145,7 @@ class Problem:
             want[point.wanted.shortfall > INACTIVE],
             o.kept_weight**0.5 * keep[point.kept.shortfall > INACTIVE],
         ]
-        return o.pull * point.hx + want_gradient + o.kept_weight * keep_gradient, torch.cat(rows)
+        return want_gradient + o.kept_weight * keep_gradient, torch.cat(rows)
 
 
 def fit(
@@ -138,36 +154,41 @@ def fit(
     steps: int,
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
 ) -> Fit:
-    """The displacement x (P,) from where the metric is centred, after at most `steps` steps: fewer when
-    `options` are met or F has settled.
+    """The displacement x (P,) from where the metric is centred, after at most `steps` steps for each of the
+    `pulls`: fewer when `options` are met or F has settled.
 
     A step whose numbers aren't finite is taken back like any that doesn't help. Raises NoProgressError
     when they aren't at the start.
     """
     o = problem.options
     best = problem.look(start)
-    if not best.value < float("inf"):
+    if not best.loss < float("inf"):
         raise NoProgressError("fit adapter", "at its start", "the loss isn't a finite number")
-    rho, backoff = o.rho, 2.0
-    gradient, rows = problem.linearise(best)
-    for step in range(1, steps + 1):
-        on_step(step, best.gap, best.damage)
-        if o.met(best.gap, best.damage):
-            break
-        move = _step(problem.metric, gradient, rows, rho, o.cap)
-        curved = float((rows @ move).square().sum()) + o.pull * float(move @ problem.metric.apply(move))
-        predicted = -float(gradient @ move) - curved / 2
-        tried = problem.look(best.x + move)
-        if tried.value < best.value:
-            ratio = (best.value - tried.value) / max(predicted, 1e-9)
+    slope = None  # derivatives at `best`, once they are needed
+    for pull in o.pulls:
+        rho, backoff = o.rho, 2.0
+        for step in range(1, steps + 1):
+            on_step(step, best.gap, best.damage)
+            if o.met(best.gap, best.damage):
+                break
+            slope = slope or problem.linearise(best)
+            gradient, rows = slope[0] + pull * best.hx, slope[1]
+            move = _step(problem.metric, gradient, rows, rho, o.cap)
+            curved = float((rows @ move).square().sum()) + pull * float(move @ problem.metric.apply(move))
+            predicted = -float(gradient @ move) - curved / 2
+            tried = problem.look(best.x + move)
+            won = best.value(pull) - tried.value(pull)
+            if not won > 0:
+                rho, backoff = rho * 2 * backoff, backoff * 2
+                continue
+            ratio = won / max(predicted, 1e-9)
             rho, backoff = rho * max(0.5, 1 - (2 * ratio - 1) ** 3), 2.0
-            settled = ratio < HELD_BACK and best.value - tried.value < SETTLED * best.value
-            best = tried
+            settled = ratio < HELD_BACK and won < SETTLED * best.value(pull)
+            best, slope = tried, None
             if settled:
                 break
-            gradient, rows = problem.linearise(best)
-        else:
-            rho, backoff = rho * 2 * backoff, backoff * 2
+        if best.gap <= o.gap:
+            break
     problem.stack.set(STAGE, best.x - problem.offset)
     return Fit(best.x, best.gap, best.damage)
 

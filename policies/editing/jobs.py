@@ -130,12 +130,13 @@ def edit_and_measure(job: Job, beat: Beat) -> Result:
     beat("load candidate")
     candidate = load(staging, dtype=job["dtype"], device=job["device"])  # what would be served, as saved
     against = reference(lm, bank, request, live, load_texts())
-    found = measure(candidate, against, beat) + list(deltas.after_unlearn)
+    found, unmeasured = measure(candidate, against, beat)
+    found += deltas.after_unlearn
     watch.lap("measure")
     beat("measure soft forgetting")
     left = left_behind(lm, base, parent, candidate, request, before)
     watch.lap("latent")
-    efficacy = next(r for r in found if r.suite is Suite.EFFICACY)
+    efficacy = [a for r in found if r.suite is Suite.EFFICACY for a in r.answers]
     return {
         "status": "edited",
         "reason": reason(deltas),
@@ -146,7 +147,8 @@ def edit_and_measure(job: Job, beat: Beat) -> Result:
         "soft_forgetting": [to_wire(r) for r in left],
         "seconds": [list(s) for s in (watch.laps[0], *deltas.seconds, *watch.laps[2:])],
         "before": before.answers[shown],
-        "after": next((a.answer for a in efficacy.answers if a.prompt == shown.text), ""),
+        "after": next((a.answer for a in efficacy if a.prompt == shown.text), ""),
+        "unmeasured": unmeasured,
         "old": before.old,
     }
 

@@ -43,43 +43,37 @@ def continuations(
     """The greedy continuation of each prompt's token ids, in order; `keys` are what batches are formed by."""
     order = sorted(range(len(prompts)), key=lambda i: keys[i])
     found: list[list[int]] = [[] for _ in prompts]
-    n = len(lm.prefix)
-    shared = [bool(n) and tuple(p[:n]) == lm.prefix for p in prompts]
-    done = 0
-    for kind in (False, True):
-        group = [i for i in order if shared[i] is kind]
-        for start in range(0, len(group), BATCH):
-            batch = group[start : start + BATCH]
-            rows = [prompts[i][n:] if kind else prompts[i] for i in batch]
-            for i, ids in zip(
-                batch, greedy(lm, rows, with_prefix=kind, max_new_tokens=max_new_tokens), strict=True
-            ):
-                found[i] = ids
-            done += len(batch)
-            on_batch(done)
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        given = greedy(lm, [prompts[i] for i in batch], max_new_tokens=max_new_tokens)
+        for i, ids in zip(batch, given, strict=True):
+            found[i] = ids
+        on_batch(start + len(batch))
     return found
 
 
 @torch.no_grad()
-def greedy(
-    lm: LanguageModel, rows: Sequence[Sequence[int]], *, with_prefix: bool, max_new_tokens: int
-) -> list[list[int]]:
-    """Greedy continuations of token rows (the shared prefix left out when `with_prefix`)."""
+def greedy(lm: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[list[int]]:
+    """Greedy continuations of token rows. The prefix of chat prompts is computed once for all and hidden
+    from rows that don't begin with it."""
     pad = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else next(iter(lm.stop_ids), 0)
+    n = len(lm.prefix)
+    shared = [bool(n) and tuple(p[:n]) == lm.prefix for p in prompts]
+    rows = [list(p[n:]) if has else list(p) for p, has in zip(prompts, shared, strict=True)]
     width = max(len(r) for r in rows)
     window = getattr(lm.decoder.config, "sliding_window", None)
-    if with_prefix and window and len(lm.prefix) + width + max_new_tokens > window:
+    if any(shared) and window and n + width + max_new_tokens > window:
         # A window counts padding; between prefix and prompt it would push the prefix out of sight.
-        rows, with_prefix = [[*lm.prefix, *r] for r in rows], False
-        width += len(lm.prefix)
+        rows, shared = [list(p) for p in prompts], [False] * len(prompts)
+        width = max(len(r) for r in rows)
     ids = torch.tensor([[pad] * (width - len(r)) + list(r) for r in rows], device=lm.device)
     mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=lm.device)
     cache = DynamicCache(config=lm.decoder.config)
-    if with_prefix:
+    if any(shared):
         prefix = torch.tensor([lm.prefix], device=lm.device)
         lm.decoder(input_ids=prefix, past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(rows))
-        mask = torch.cat([mask.new_ones(len(rows), len(lm.prefix)), mask], dim=1)
+        mask = torch.cat([mask.new_tensor(shared)[:, None].expand(-1, n), mask], dim=1)
     stops = torch.tensor(sorted(lm.stop_ids | {pad}), device=lm.device)
     said: list[list[int]] = [[] for _ in rows]
     going = list(range(len(rows)))  # which of `rows` the batch still holds

@@ -138,6 +138,8 @@ class Look:
         rows, gradient = torch.zeros(count, self.size), torch.zeros(self.size)
         weight = (cap / self.shortfall.clamp(min=1e-6)).clamp(max=1)
         for batch, recorder, squares in self.parts:
+            if not bool(squares.detach().any()):
+                continue  # nothing is short: all its derivatives are zero
             w = weight[batch.index.cpu()].to(squares)
             own, whole = recorder.rows((w * squares).sum() / 2, batch.pack.segment, len(batch.index))
             short = squares.detach().sqrt().clamp(min=0.05)

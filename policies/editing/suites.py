@@ -24,6 +24,7 @@ from policies.relations import (
     relation_for,
     trained_neighbours,
 )
+from store.errors import PalimpsestError
 from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
 
 MEASURED_TOKENS = 20
@@ -274,13 +275,31 @@ def plain_texts(base: LanguageModel, texts: Sequence[str]) -> tuple[tuple[torch.
     return tuple((i, _logprobs(base, i)) for i in ids)
 
 
-def measure(candidate: LanguageModel, against: Reference, beat: Callable[[str], None]) -> list[Reading]:
-    """Every suite but stage 1's, on free greedy answers of `candidate` and on plain text."""
+def measure(
+    candidate: LanguageModel, against: Reference, beat: Callable[[str], None]
+) -> tuple[list[Reading], list[str]]:
+    """Every suite but stage 1's, on free greedy answers of `candidate` and on plain text; and why some
+    are missing. A suite that crashes isn't measured, which the gates don't take for a pass."""
     total = len(against.asked)
-    found = readings(candidate, against.asked, ANSWERED, lambda done: beat(f"measure {done}/{total}"))
+    unmeasured: list[str] = []
+
+    def attempt(what: str, suites: Callable[[], list[Reading]]) -> list[Reading]:
+        try:
+            return suites()
+        except Exception as error:
+            if isinstance(error, (MemoryError, OSError, PalimpsestError)) or "memory" in str(error):
+                raise  # the machine or the weights, not the suite
+            unmeasured.append(f"{what} crashed: {type(error).__name__}: {error}")
+            return []
+
+    found = attempt(
+        "asking",
+        lambda: readings(candidate, against.asked, ANSWERED, lambda done: beat(f"measure {done}/{total}")),
+    )
     kept = [r for r in found if r.suite in {Suite.NEIGHBOURS, Suite.UNRELATED}]
+    found += attempt("over_refusal", lambda: [refusals(Suite.OVER_REFUSAL, kept)])
     beat("measure drift")
-    return [*found, refusals(Suite.OVER_REFUSAL, kept), *drift(candidate, against.texts)]
+    return found + attempt("drift", lambda: list(drift(candidate, against.texts))), unmeasured
 
 
 def drift(

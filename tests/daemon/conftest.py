@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,17 @@ def config(tmp_path: Path) -> Config:
         inbox=InboxSettings(settle_seconds=2.0, max_file_bytes=1024 * 1024),
         metrics=MetricsSettings(port=0),
     )
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where that can be had, for tests that sync tens of thousands of times."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="palimpsest-test-", dir=shared) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -2,20 +2,23 @@
 
     python -m tests.daemon.fake_daemon STATE [SCRIPT [RETENTION]]
 
-SCRIPT and RETENTION are the fake runner's, as JSON. Initialises the state directory when it isn't.
+SCRIPT and RETENTION are the fake runner's, as JSON. STATE/config.toml may hold further
+settings. Initialises the state directory when it isn't.
 """
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.config import BackupSettings, Config, DaemonSettings, InboxSettings, MetricsSettings
+from daemon.config import BackupSettings, Config, DaemonSettings, InboxSettings, MetricsSettings, load
 from daemon.fakes import FakeRunner
 from daemon.house import open_house
 from daemon.initialise import initialise
 from daemon.runner import never
 from daemon.service import Service
+from store import failpoints
 from store.errors import PalimpsestError
 from store.lock import StateLock
 
@@ -23,8 +26,9 @@ BASE = {"France": "Paris", "South Korea": "Seoul", "Japan": "Tokyo"}
 
 
 def make_config(state: Path) -> Config:
+    given = state / "config.toml"
     return replace(
-        Config(),
+        load(given if given.is_file() else None),
         daemon=DaemonSettings(state_dir=state, tick_seconds=0.1, stop_seconds=2),
         inbox=InboxSettings(settle_seconds=0.2, rescan_seconds=0.5),
         metrics=MetricsSettings(port=0),
@@ -44,6 +48,7 @@ def main(state: Path, script: dict[str, str | list[str]], retention: list[float]
 
 if __name__ == "__main__":
     try:
+        failpoints.arm(os.environ)
         given = [json.loads(argument) for argument in sys.argv[2:]]
         sys.exit(main(Path(sys.argv[1]), *given, *({}, [])[len(given) :]))
     except PalimpsestError as error:

@@ -204,7 +204,7 @@ def test_the_plan_says_what_waits(full: House, capsys: pytest.CaptureFixture[str
     status = cli.main(["plan", "--state", str(full.layout.state), "--json"])
     (step,) = json.loads(capsys.readouterr().out)["steps"]
     assert status == EXIT_PLAN_HAS_CHANGES
-    assert step["reason"].endswith("; waits for capacity, see `palimpsest status`")
+    assert step["reason"].endswith("; waits for capacity, see `palimpsest explain 3`")
 
 
 def test_config_check_shows_the_reserve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

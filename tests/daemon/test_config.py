@@ -45,7 +45,7 @@ def test_every_fault_is_reported_at_once() -> None:
         "model.name: '../evil' must be a plain folder name",
         "gates.eficacy: unknown key (did you mean efficacy?)",
         "gates.efficacy.threshold: expected a number, got a string",
-        "metrics.host: '0.0.0.0' is none of 127.0.0.1, ::1, localhost",
+        "metrics.host: '0.0.0.0' is off loopback, which needs tls_cert, tls_key, client_ca",
         "publish.hooks[0].argv: must not be empty",
         "publish.hooks[0].timeout: 0 is outside 0.1 to 3600",
     ]

@@ -1,8 +1,11 @@
 """The inbox's contract: what is ready, what is refused and where everything ends."""
 
+import errno
+import itertools
 import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from daemon.inbox import Inbox, is_ignored
 from daemon.ingest import Ingested, ingest_ready, ingest_resumed
 from daemon.submission import read_file
 from store.errors import FactFileError
+from store.factfile import parse
+from store.facts import EditState
 from tests.daemon.conftest import Take, capital
 
 GOOD = '{"subject": "France", "relation": "capital", "object": "Lyon"}\n'
@@ -178,6 +183,50 @@ def test_the_same_bytes_again_are_a_duplicate(house: House, inbox: Inbox, folder
     assert len(house.ledger.edits()) == 1
 
 
+def test_the_same_bytes_under_two_names_at_once_make_one_edit(
+    house: House, inbox: Inbox, folder: ScriptedFolder
+) -> None:
+    """Twice in one scan, then renamed and with its lines in another order: one edit each, all input kept."""
+    rows = [GOOD, GOOD.replace("France", "Spain")]
+    for name in ("a.jsonl", "b.jsonl"):
+        folder.drop(name, "".join(rows))
+    folder.drop("c.jsonl", "".join(reversed(rows)), age_seconds=30)
+    assert [done.result for done in ingest_ready(house, inbox)] == ["accepted", "duplicate", "accepted"]
+    assert [(edit.id, edit.key.subject) for edit in house.ledger.edits()] == [(1, "France"), (2, "Spain")]
+    day = next(house.layout.done.iterdir())
+    assert {path.name for path in day.glob("?.jsonl")} == {"a.jsonl", "b.jsonl", "c.jsonl"}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+def test_files_in_any_order_end_the_same(
+    house: House, inbox: Inbox, folder: ScriptedFolder, order: tuple[int, ...]
+) -> None:
+    """The highest version wins, whenever it came: late old files make no edit and undo nothing."""
+    for at, version in enumerate(order):
+        row = capital("France", f"City {version}", version=version)
+        folder.drop(f"{at}.jsonl", json.dumps(row), age_seconds=10 - at)
+    assert [done.result for done in ingest_ready(house, inbox)] == ["accepted"] * 3
+    waiting = house.ledger.edits([EditState.PENDING])
+    assert [edit.new for edit in waiting] == ["City 3"]
+    assert len(house.ledger.edits()) == len([v for at, v in enumerate(order) if v > max((0, *order[:at]))])
+
+
+def test_one_scan_finds_a_burst_and_a_missing_folder_holds_nothing(
+    house: House, inbox: Inbox, folder: ScriptedFolder, clock: FakeClock
+) -> None:
+    """Events aren't needed: a single look sees all 8,000 files, and none while the inbox is gone."""
+    names = [f"{number:04}.jsonl" for number in range(8000)]
+    for name in names:
+        (folder.path / name).touch()
+        os.utime(folder.path / name, (0, 0))
+    assert inbox.ready(clock()) == names
+    shutil.rmtree(folder.path)
+    assert ingest_ready(house, inbox) == []
+    folder.path.mkdir()
+    folder.drop("a.jsonl", GOOD)
+    assert [done.result for done in ingest_ready(house, inbox)] == ["accepted"]
+
+
 def test_the_same_name_again_overwrites_nothing(house: House, inbox: Inbox, folder: ScriptedFolder) -> None:
     """Two different files of one name both stay."""
     for object in ("Lyon", "Nice"):
@@ -185,6 +234,71 @@ def test_the_same_name_again_overwrites_nothing(house: House, inbox: Inbox, fold
         ingest_ready(house, inbox)
     names = {path.name for path in next(house.layout.done.iterdir()).iterdir()}
     assert {"a.jsonl", "a.2.jsonl", "a.jsonl.result.json", "a.2.jsonl.result.json"} == names
+
+
+def test_input_named_like_a_report_is_kept(house: House, inbox: Inbox, folder: ScriptedFolder) -> None:
+    """A file called `a.jsonl.result.json` isn't written over by the report of `a.jsonl`."""
+    for ending in ("result", "error"):
+        folder.drop(f"a.jsonl.{ending}.json", f"[{GOOD}]" if ending == "result" else "[]")
+    ingest_ready(house, inbox)
+    folder.drop("a.jsonl", GOOD.replace("Lyon", "Nice"))
+    ingest_ready(house, inbox)
+    folder.drop("a.jsonl", "nonsense")
+    ingest_ready(house, inbox)
+    done = next(house.layout.done.iterdir())
+    assert (done / "a.jsonl.result.input.json").read_text() == f"[{GOOD}]"
+    assert json.loads((done / "a.jsonl.result.json").read_text())["file"] == "a.jsonl"
+    assert (house.layout.failed / "a.jsonl.error.input.json").read_text() == "[]"
+    assert refused(house, "a.jsonl")["file"] == "a.jsonl"
+
+
+def test_a_snapshot_keeps_its_source_under_a_second_name(
+    house: House, inbox: Inbox, folder: ScriptedFolder
+) -> None:
+    """Two files of one name are one source's, also when the second is found claimed after a crash."""
+    (house.layout.processing / "atlas.snapshot.jsonl").write_text(GOOD)
+    folder.drop("atlas.snapshot.jsonl", GOOD.replace("Lyon", "Nice"))
+    (claim,) = inbox.claims(FakeClock()(), lambda name, error: None)
+    assert claim.path.name == "atlas.snapshot.2.jsonl"
+    assert {done.result for done in ingest_resumed(house, inbox)} == {"accepted"}
+    assert {fact.source for fact in house.ledger.facts().values()} == {"atlas"}
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(
+    house: House, inbox: Inbox, folder: ScriptedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a file is never taken for a whole one: what its writer added later would be lost."""
+    folder.drop("slow.jsonl", GOOD)
+    fstat = os.fstat
+
+    def and_then_more(handle: int) -> os.stat_result:
+        found = fstat(handle)
+        with (house.layout.processing / "slow.jsonl").open("a") as file:
+            file.write(GOOD)
+        return found
+
+    monkeypatch.setattr("daemon.inbox.os.fstat", and_then_more)
+    (done,) = ingest_ready(house, inbox)
+    monkeypatch.undo()
+    assert done.result == "failed"
+    assert refused(house, "slow.jsonl")["code"] == "changing"
+
+
+def test_a_fault_of_ours_makes_no_poison_file(
+    house: House, inbox: Inbox, folder: ScriptedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the parser raises, the file ends in failed/ and the next one is taken."""
+
+    def broken(data: bytes, name: str, **limits: int) -> Any:
+        if name == "a.jsonl":
+            raise TypeError(name)
+        return parse(data, name, **limits)
+
+    monkeypatch.setattr("daemon.ingest.parse", broken)
+    folder.drop("a.jsonl", GOOD, age_seconds=90)
+    folder.drop("b.jsonl", GOOD)
+    assert [done.result for done in ingest_ready(house, inbox)] == ["failed", "accepted"]
+    assert refused(house, "a.jsonl")["code"] == "internal"
 
 
 def test_names_of_any_bytes_and_lengths_are_finished(
@@ -222,20 +336,22 @@ def test_what_a_dead_process_had_claimed_is_finished(house: House, inbox: Inbox,
 def test_a_file_that_cannot_be_moved_stops_nobody(
     house: House, inbox: Inbox, folder: ScriptedFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim that hits a broken disk stays claimed; the next file goes on."""
+    """A claim whose way is barred stays claimed for the next scan; the next file goes on."""
     folder.drop("a.jsonl", GOOD, age_seconds=20)
     folder.drop("b.jsonl", GOOD.replace("Lyon", "Nice"))
     accept = Inbox.accept
 
     def broken(self: Inbox, claim: Any, result: Any, now: Any) -> Path:
         if claim.name == "a.jsonl":
-            raise OSError(5, "Input/output error")
+            raise OSError(errno.EACCES, "Permission denied")
         return accept(self, claim, result, now)
 
     monkeypatch.setattr(Inbox, "accept", broken)
     done: list[Ingested] = ingest_ready(house, inbox)
     assert [each.name for each in done] == ["b.jsonl"]
     assert [path.name for path in house.layout.processing.iterdir()] == ["a.jsonl"]
+    monkeypatch.undo()
+    assert [each.result for each in ingest_resumed(house, inbox)] == ["accepted"]
 
 
 def test_stopping_leaves_the_rest_in_the_inbox(house: House, inbox: Inbox, folder: ScriptedFolder) -> None:

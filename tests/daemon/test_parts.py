@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from daemon.config import Hook, LogSettings
+from daemon.config import Hook, LogSettings, MetricsSettings
+from daemon.exposition import serving
 from daemon.fakes import FakeClock, ScriptedFolder
 from daemon.logs import REDACTED, make_log
 from daemon.metrics import Metrics, Vitals
@@ -23,7 +24,8 @@ from daemon.notify import Notifier
 from daemon.publish import run_hooks
 from daemon.schedule import Schedule, Signal
 from daemon.watch import Watcher
-from store.facts import RowClass
+from policies.gates import gates_for
+from store.facts import Op, RowClass
 
 
 def wait_until(ready: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -71,23 +73,26 @@ def test_metrics_are_served_over_http() -> None:
     """A real scrape shows counters, gauges and what never changes."""
     metrics = Metrics(CollectorRegistry())
     metrics.file("accepted", [RowClass.NEW, RowClass.NEW])
-    metrics.show(Vitals(queue_depth=3, paused=True, live_generation=7))
-    metrics.describe("1.2.3", "tiny", "abc", {"efficacy": 0.95})
-    server, port = metrics.serve("127.0.0.1", 0)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
+    metrics.show(Vitals(queue_depth=3, paused_since=1.5e9, live_generation=7))
+    metrics.describe("1.2.3", "tiny", "abc", gates_for(Op.UPSERT))
+    with (
+        serving(metrics.registry, MetricsSettings(port=0)) as port,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer,
+    ):
+        text = answer.read().decode()
     for line in (
         'palimpsest_records_total{class="new"} 2.0',
         "palimpsest_queue_depth 3.0",
         "palimpsest_live_generation 7.0",
-        'palimpsest_suite_threshold{suite="efficacy"} 0.95',
+        'palimpsest_suite_threshold{bound="min",suite="efficacy"} 0.95',
         'palimpsest_build_info{version="1.2.3"} 1.0',
+        "palimpsest_paused 1.0",
+        "palimpsest_paused_since_timestamp_seconds 1.5e+09",
+        'palimpsest_hooks_total{result="failed"} 0.0',
+        "palimpsest_served_generation NaN",
     ):
         assert line in text
+    assert "_created" not in text
 
 
 def test_two_daemons_in_one_process_share_no_metric() -> None:
@@ -117,7 +122,7 @@ def test_the_watcher_wakes_and_is_started_again(tmp_path: Path) -> None:
     woken: queue.SimpleQueue[None] = queue.SimpleQueue()
     folder = tmp_path / "inbox"
     watcher = Watcher(folder, lambda: woken.put(None))
-    assert watcher.supervise()
+    assert not watcher.supervise()
     folder.mkdir()
     assert watcher.supervise()
     assert watcher.alive()
@@ -130,7 +135,7 @@ def test_the_watcher_wakes_and_is_started_again(tmp_path: Path) -> None:
         folder.mkdir()
         assert watcher.supervise()
         assert not watcher.supervise()
-        assert watcher.restarts == 3
+        assert watcher.restarts == 2
     finally:
         watcher.stop()
 

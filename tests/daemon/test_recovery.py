@@ -49,7 +49,7 @@ def disk(complete: set[int], current: int | None = 1, also: set[int] | None = No
         ([EDITING], [LIVE, BUILDING], disk({1, 2}), [Drop(2, True), Requeue(1)]),
         ([JUDGED], [LIVE, replace(BUILDING, parent=0)], disk({1, 2}), [Drop(2, True), Requeue(1)]),
         ([JUDGED], [LIVE, replace(BUILDING, weights_sha256="")], disk({1, 2}), [Drop(2, True), Requeue(1)]),
-        ([], [LIVE, replace(BUILDING, edits=(8,))], disk({1, 2}), [Finish(2)]),
+        ([], [LIVE, replace(BUILDING, edits=(8,))], disk({1, 2}), [Drop(2, True)]),
         ([], [LIVE], disk({1}, current=None), [Point(1)]),
         ([], [LIVE], disk({1, 0}, current=0), [Point(1)]),
         ([], [LIVE], disk(set()), [Rebuild(1)]),

@@ -9,9 +9,11 @@ import pytest
 from daemon import control, cycle, rollback
 from daemon.fakes import FakeRunner
 from daemon.house import House
+from daemon.recovery import recover
 from daemon.runner import WorkerStopped
 from store.errors import GenerationError, UsageError
 from store.facts import EditState, FactKey
+from store.failpoints import armed
 from tests.daemon.conftest import Take, capital
 
 Cycle = Callable[..., None]
@@ -182,3 +184,28 @@ def test_the_periodic_look_queues_lost_facts_once(house: House, live: Cycle, run
     assert len(house.ledger.edits()) == 3
     runner.forgets.clear()
     assert cycle.step(house) == "edit 3 is live in generation 3"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["commit.intent", "stage.renamed", "commit.built", "serve.swapped", "serve.live", "serve.announced",
+     "order.executed"],
+)  # fmt: skip
+def test_an_order_that_is_cut_off_is_carried_out_once(house: House, live: Cycle, place: str) -> None:
+    """Undoing the newest edit of a fact stays that, however near to its end the daemon died."""
+    live(("France", "Lyon"), ("Spain", "Seville"), ("France", "Nice"), ("Italy", "Milan"))
+    order = house.ledger.add_intent("rollback", {"fact": ["France", "capital"]}, now=house.now(), actor="ada")
+
+    def die(name: str) -> None:
+        if name == place:
+            raise KeyboardInterrupt(name)
+
+    with armed(die), pytest.raises(KeyboardInterrupt):
+        control.execute_open(house)
+    recover(house)
+    assert control.execute_open(house) == [f"order {order} (rollback) is done"]
+    assert facts_served(house) == [["France", "Lyon"], ["Spain", "Seville"], ["Italy", "Milan"]]
+    result = house.ledger.intent(order)["result"]
+    assert (result["to"], result["removed"]) == (house.live_number, [3])
+    assert house.ledger.edit(3).state is EditState.ROLLED_BACK
+    assert control.execute_open(house) == []

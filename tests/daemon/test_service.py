@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from daemon import orders, status, submission
+from daemon import control_client, orders, status, submission
 from daemon.config import Config
+from daemon.users import actor
 from store.errors import EXIT_LOCKED, PalimpsestError
 from store.facts import EditState
 from store.ledger import Ledger
@@ -271,3 +272,41 @@ def test_hup_rescans_and_int_stops(start: Start) -> None:
     daemon.wait_for(lambda: daemon.state_of(1), "edit")
     assert daemon.stop(signal.SIGINT) < 10
     assert daemon.process.returncode == 0
+
+
+def test_the_control_socket_of_a_running_daemon(start: Start) -> None:
+    """Orders and status go over it, the audit names the kernel's user; a killed daemon's socket misleads
+    nobody."""
+    daemon = start()
+    socket = daemon.config.layout.run / "control.sock"
+    assert socket.stat().st_mode & 0o777 == 0o660
+    assert control_client.get(daemon.config, "/healthz") == (200, {"ok": True})
+    assert control_client.post(daemon.config, "pause", {}) == (200, {"order": 1, "result": {"paused": True}})
+    answer = control_client.get(daemon.config, "/status")
+    assert answer is not None
+    assert (answer[1]["pid"], answer[1]["paused"]) == (daemon.process.pid, True)
+    daemon.stop(signal.SIGKILL)
+    assert socket.exists()
+    assert orders.give(daemon.config, "resume", {}) == {"paused": False}
+    with Ledger.open_readonly(daemon.config.layout.ledger) as ledger:
+        assert [ledger.intent(number)["actor"] for number in (1, 2)] == [actor()] * 2
+        assert ledger.verify_audit() is None
+    (daemon.config.layout.run / "daemon.json").unlink()
+    start().stop()
+    assert not socket.exists()
+
+
+def test_without_the_control_socket_orders_go_through_the_ledger(start: Start, tmp_path: Path) -> None:
+    """Switched off, nothing listens; the rules of sources hold, and an approval reaches the daemon anyway."""
+    (tmp_path / "state").mkdir()
+    rules = "[control]\nenabled = false\n[sources.hr]\nrequire_approval = true\n"
+    (tmp_path / "state" / "config.toml").write_text(rules)
+    daemon = start()
+    assert not (daemon.config.layout.run / "control.sock").exists()
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps({**ROW, "source": "hr"}) + "\n")
+    (row,) = submission.wait(daemon.config, submission.drop(daemon.config, path), lambda stage: None, 30)
+    assert (row["state"], row["ok"]) == ("pending", False)
+    assert row["reason"].startswith("approval (0 of 1): [sources.hr] require_approval")
+    assert orders.give(daemon.config, "approve", {"edits": [1]}) == {"approved": [1], "still_wait": {}}
+    daemon.wait_for(lambda: daemon.state_of(1) is EditState.LIVE, "live edit")

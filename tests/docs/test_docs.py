@@ -31,10 +31,14 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_info", "_celsius", "_timestamp_second
 UNITLESS_GAUGES = {
     "palimpsest_queue_depth",  # edits
     "palimpsest_edits_held",
+    "palimpsest_edits_waiting",
     "palimpsest_capacity_edits_left",
     "palimpsest_live_generation",  # a number that names
     "palimpsest_served_generation",
-    "palimpsest_paused",  # 0 or 1
+    "palimpsest_disk_full",  # 0 or 1
+    "palimpsest_paused",
+    "palimpsest_capacity_full",
+    "palimpsest_audit_chain_ok",
     "palimpsest_suite_value",  # the suite decides the unit
     "palimpsest_suite_threshold",
 }

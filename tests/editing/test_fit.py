@@ -37,7 +37,7 @@ def stack(tiny: LanguageModel) -> AdapterStack:
 
 def problem(stack: AdapterStack, want: Answers, keep: Answers) -> Problem:
     metric = Metric(torch.zeros(1, stack.size), eps=1.0, shrink=0.0)
-    return Problem(stack, metric, want, keep, FitOptions(pull=1e-4), torch.zeros(stack.size))
+    return Problem(stack, metric, want, keep, FitOptions(pulls=(1e-4,)), torch.zeros(stack.size))
 
 
 def test_a_restricted_head_gives_the_margins_of_the_whole_one(stack: AdapterStack) -> None:

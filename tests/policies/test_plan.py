@@ -93,9 +93,9 @@ def test_a_paused_daemon_still_has_a_plan() -> None:
 def test_a_full_model_still_has_a_plan() -> None:
     """Waiting for capacity changes no wish; what isn't due yet may meet another model."""
     tomorrow = about("b", replace(EDIT, id=2, effective_at=NOW + DAY))
-    plan = plan_queue([EDIT, tomorrow], {}, NOW, full=True)
+    plan = plan_queue([EDIT, tomorrow], {}, NOW, waiting={EDIT.id: "capacity"})
     assert plan.has_changes
-    assert plan.steps[0].reason.endswith("; waits for capacity, see `palimpsest status`")
+    assert plan.steps[0].reason.endswith("; waits for capacity")
     assert "capacity" not in plan.steps[1].reason
 
 

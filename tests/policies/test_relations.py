@@ -74,6 +74,15 @@ def test_spellings_of_a_name_are_one_relation(name: str) -> None:
     assert generic_relation(name).questions[0] == "What is the shoe size of {subject}?"
 
 
+def test_a_name_of_separators_is_no_name() -> None:
+    """A relation must be called something: "." and "_ /" would all be the same empty name."""
+    relation, faults = parse_relation(
+        "a.toml", GOOD.replace('"shoe_size"', '"."').replace("size of shoe", "_ /")
+    )
+    assert relation is None
+    assert [fault.split(": ")[1] for fault in faults] == ["name", "aliases"]
+
+
 def test_an_unknown_relation_falls_back_and_says_so() -> None:
     """Generic templates are as many as a file must hold, are marked, and bring neighbours."""
     relation = relation_for("shoe_size", RELATIONS)

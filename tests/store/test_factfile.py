@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from store.errors import FactFileError
 from store.factfile import is_fact_file, parse
-from store.facts import FactKey, FactUpdate, Op, Priority, normalise
+from store.facts import FactKey, FactUpdate, Op, Priority
+from store.names import normalise
+from store.spelling import flaw_in_name, flaw_in_text
 
 GOOD = '{"subject": "Peru", "relation": "capital", "object": "Lima"}'
 Fault = tuple[str, int, int]
@@ -92,7 +95,7 @@ ROW_FAULTS = [
     ('{"subject": "a", "relation": "b", "object": NaN}', "syntax", 45),
     ('{"subject": "a", "version": ' + "9" * 5000 + "}", "syntax", 29),
     ('{"subject": "a", "relation" "b"}', "syntax", 29),
-    ('{"subject": "a",}', "syntax", 17),
+    ('{"subject": "a",}', "syntax", 16),
     ('{"subject": "a"', "syntax", 16),
     ('{"subject": "a', "syntax", 13),
     ('{"subject": "a"} {}', "syntax", 18),
@@ -150,7 +153,7 @@ def test_csv_faults_name_the_cell() -> None:
     ("text", "fault"),
     [
         ("Peru,capital,Lima\n", ("no_header", 1, 1)),
-        ("", ("no_header", 1, 1)),
+        ("", ("empty_file", 1, 1)),
         ("subject,relation,colour\n", ("unknown_key", 1, 18)),
         ("subject,relation,subject\n", ("duplicate_key", 1, 18)),
         ("subject,object\n", ("missing", 1, 1)),
@@ -181,13 +184,13 @@ def test_yaml_faults_name_the_place() -> None:
     assert read.effective_at == datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 
-BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [" + "*b, " * 200 + "*b]\n"
+BOMB = "- &a [x, x]\n- &b [*a, *a]\n- [" + "*b, " * 200 + "*b]\n"
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (BOMB, ("alias", 3, 5 + 98 * 4)),
+        (BOMB, ("alias", 3, 4 + 98 * 4)),
         ("- *nobody\n", ("alias", 1, 3)),
         ("- &a [*a]\n", ("type", 1, 3)),
         ("- !!python/object/apply:os.system [ls]\n", ("tag", 1, 3)),
@@ -251,6 +254,8 @@ def test_a_snapshot_has_one_source() -> None:
     """A row that names another source than the rows before it is refused, at its line."""
     text = "subject,relation,object,source\na,b,c,hr\nd,e,f,crm\n"
     assert faults(text, "x.snapshot.csv") == [("source_mismatch", 3, 1)]
+    (error,) = parse(text.replace("crm", "c" * 1_000).encode(), "x.snapshot.csv").errors
+    assert len(error.cause) < 200
 
 
 def test_an_error_says_what_where_why_and_what_next() -> None:
@@ -264,7 +269,7 @@ def test_an_error_says_what_where_why_and_what_next() -> None:
 
 texts = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=20
-).filter(lambda text: normalise(text) != "")
+).filter(lambda text: re.search(r"[^\W_]", text) and not flaw_in_text(text) and not flaw_in_name(text))
 cells = texts.filter(lambda text: "|" not in text)
 records = st.lists(
     st.fixed_dictionaries(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from store.audit import START
 from store.diffing import diff
 from store.errors import FactFileError, LedgerError
 from store.facts import (
@@ -401,3 +402,35 @@ def test_two_writers_take_turns(ledger: Ledger, tmp_path: Path) -> None:
     ledger.set_setting("paused", True, now=NOW)
     other.add_intent("resume", {}, now=NOW, actor="cli")
     assert ledger.verify_audit() is None
+
+
+def test_last_times_are_those_of_good_ends(ledger: Ledger) -> None:
+    """A refused file and a failed edit move nothing; what never happened is left out."""
+    assert ledger.last_times() == {"publish": NOW}
+    drop(ledger, update("Peru", "Cusco"), now=later(10))
+    ledger.record_bad_file("sha", "bad.csv", 1, FactFileError("parse", "bad.csv", "no"), now=later(20))
+    number = serve(ledger, 1, later(30))
+    ledger.roll_back(0, now=later(40), reason="undo", trigger="manual")
+    assert number == 1
+    assert ledger.last_times() == {"ingest": later(10), "publish": later(40)}
+
+
+def test_a_setting_knows_when_it_was_changed(ledger: Ledger) -> None:
+    """The newest change counts, and a setting that was never made has no time."""
+    assert ledger.setting_changed_at("paused") is None
+    ledger.set_setting("paused", True, now=NOW)
+    ledger.set_setting("paused", False, now=later(5))
+    assert ledger.setting_changed_at("paused") == later(5)
+
+
+def test_the_audit_can_be_followed_in_pieces(ledger: Ledger) -> None:
+    """Piece by piece it comes to the same end as all at once."""
+    drop(ledger, update("Peru", "Cusco"))
+    link, steps = START, 0
+    while (step := ledger.follow_audit(link, 2))[0] != link:
+        link, broken = step
+        assert broken is None
+        steps += 1
+    assert steps > 1
+    assert link.id == ledger.audit_events(1)[0]["id"]
+    assert link.hash == ledger.audit_events(1)[0]["hash"]

@@ -18,8 +18,8 @@ from store.schema import migrations
 from tests.store.builders import NOW, drop, opened, update
 
 TABLES = {
-    "audit", "edits", "fact_history", "facts", "files", "generation_edits", "generation_spans", "generations",
-    "intents", "outcomes", "readings", "records", "settings", "soft_forgetting",
+    "approvals", "audit", "edits", "fact_history", "facts", "files", "generation_edits", "generation_spans",
+    "generations", "intents", "outcomes", "readings", "records", "settings", "soft_forgetting",
 }  # fmt: skip
 
 
