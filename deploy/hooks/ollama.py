@@ -1,7 +1,7 @@
 """Publish hook for Ollama: create a model of the generation, move the served name to it, then ask.
 
     ollama.py --model support
-    ollama.py --model support --gguf /var/tmp/support.gguf --convert "python3 ... {path} --outfile {gguf}"
+    ollama.py --model support --gguf /srv/gguf/support.gguf --convert "python3 ... {path} --outfile {gguf}"
     ollama.py --model support --create create.json
 
 Ollama keeps a copy of its own: files go there as blobs, those it has already (the shared shard) are not sent

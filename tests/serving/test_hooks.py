@@ -167,8 +167,6 @@ def test_an_engine_that_hangs_fails_the_hook(site: Site) -> None:
 def test_a_reload_that_did_not_happen_fails_the_hook(site: Site) -> None:
     """Acknowledged and not done: the old answer is still given, which only asking can find."""
     site.engine.stale = True
-    if site.name == "vllm":  # which forgets what it had when it sleeps
-        site.engine.load = lambda weights: site.engine.answers.update(OLD)  # type: ignore[method-assign]
     fails(site.run(), "edit 7: the old answer is still given", "generation 4")
 
 
@@ -180,7 +178,7 @@ def test_a_wrong_answer_fails_the_hook(site: Site) -> None:
 
 def test_an_endpoint_that_answers_nonsense_fails_the_hook(site: Site) -> None:
     """A page that is no chat completion, and a chat that answers with an error."""
-    site.engine.chat = lambda asked: (200, {"hello": "world"})  # type: ignore[method-assign]
+    site.engine.nonsense = True
     fails(site.run(), "gave no chat completion")
     site.engine.broken["/v1/chat/completions"] = 503
     fails(site.run(), "/v1/chat/completions answered 503")

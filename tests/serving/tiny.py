@@ -56,9 +56,9 @@ class TinyRunner(FakeRunner):
     """Runs jobs in this process on the taught model; edits are made of the base, as ever."""
 
     def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
-        kinds: dict[str, Callable[[Job], Result]] = {"init": _init, "edit": _edit}
-        make = kinds.get(str(job["kind"]))
-        return make(job) if make else jobs.run(job, lambda _stage: None)
+        if job["kind"] == "init":
+            return _init(job)
+        return _edit(job) if job["kind"] == "edit" else jobs.run(job, lambda _stage: None)
 
 
 def _init(job: Job) -> Result:
