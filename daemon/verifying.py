@@ -64,7 +64,13 @@ def _generation(models: ModelStore, ledger: Ledger, number: int) -> Iterator[Fau
         hint = "stop the daemon, then `palimpsest restore --replace BACKUP`, which fetches the base again"
     else:
         hint = f"`palimpsest rollback --to {number}` writes it again; the live one: restart the daemon"
-    for cause in models.verify(number):
+    try:
+        causes = models.verify(number)
+    except FileNotFoundError:
+        if number in models.numbers():
+            raise
+        return  # a daemon tidied it away meanwhile
+    for cause in causes:
         yield Fault(where, cause, hint)
     try:
         manifest, row = models.manifest(number), ledger.generation(number)

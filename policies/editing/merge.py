@@ -166,11 +166,21 @@ def export_adapter(out: Path, modules: Sequence[ScaledModule], theta: Mapping[st
     out.mkdir(parents=True, exist_ok=True)
     scaled = [m for m in modules if m.tensor in theta] or list(modules[:1])
     ia3_config(scaled).save_pretrained(str(out))
+    _sort_lists(out / "adapter_config.json")
     tensors = {}
     for m in scaled:
         scale = theta.get(m.tensor, torch.zeros(m.size)).exp()
         tensors[f"base_model.model.{m.path}.ia3_l"] = scale[None, :] if m.feedforward else scale[:, None]
     save_file({k: v.contiguous() for k, v in tensors.items()}, out / "adapter_model.safetensors")
+
+
+def _sort_lists(path: Path) -> None:
+    """PEFT keeps module names in sets, whose order differs from process to process: without this a
+    generation that is rebuilt would have other bytes in this one file."""
+    config = json.loads(path.read_text("utf-8"))
+    write_json(
+        path, {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    )
 
 
 def editable_bytes(base: Path) -> int:

@@ -122,6 +122,14 @@ def test_the_fold_equals_pefts_merge(made: Edited) -> None:
     assert torch.allclose(logits(adapted.merge_and_unload(), made), served, atol=1e-4)
 
 
+def test_the_exported_adapter_is_the_same_in_every_process(made: Edited) -> None:
+    """PEFT keeps names in sets, whose order is each process's own: the file has them in order."""
+    config = json.loads((made.generation / "adapter" / "adapter_config.json").read_text("utf-8"))
+    lists = [value for value in config.values() if isinstance(value, list)]
+    assert lists
+    assert all(value == sorted(value) for value in lists)
+
+
 def test_a_fold_is_rounded_once_to_the_stored_dtype(made: Edited) -> None:
     """Every scaled tensor is its base's times exp(theta) in fp32, in the base's dtype; scales are fp32."""
     base = load_file(made.base / merge.EDITABLE_SHARD)
