@@ -18,7 +18,7 @@ from daemon.config import Config
 from daemon.house import make_runner, operator_relations
 from daemon.jobs import common
 from daemon.runner import Runner
-from policies.relations import load_relations, relation_for, request_for
+from policies.relations import load_relations, relation_for, request_for, shown_wording
 from store.blobs import BlobStore
 from store.disk import fsync_dir
 from store.errors import GenerationError, UsageError
@@ -104,11 +104,8 @@ def materialize(
 
 def find_generation(config: Config, number: int | None, when: datetime | None) -> Generation:
     """Generation `number`, or the one that was live at `when`; raises when there is none."""
-    ledger = Ledger.open_readonly(config.layout.ledger)
-    try:
+    with Ledger.open_readonly(config.layout.ledger) as ledger:
         found = ledger.generation_as_of(when) if when is not None else ledger.generation(number or 0)
-    finally:
-        ledger.close()
     if found is None:
         raise UsageError("find generation", str(when), "none was live then", "see `palimpsest history`")
     return found
@@ -144,16 +141,11 @@ def _rebuild(config: Config, found: Generation, staging: Path, on_stage: OnStage
 def _fact_prompts(config: Config, generations: Sequence[Generation]) -> list[str]:
     """One question for each fact that an edit of `generations` is about."""
     relations = load_relations(operator_relations(config.layout))
-    prompts = []
-    ledger = Ledger.open_readonly(config.layout.ledger)
-    try:
-        for number in sorted({edit for generation in generations for edit in generation.edits}):
-            edit = ledger.edit(number)
-            asked = request_for(edit, relation_for(edit.key.relation, relations)).train
-            prompts.append(next((p.text for p in asked if p.is_question), asked[0].text))
-    finally:
-        ledger.close()
-    return list(dict.fromkeys(prompts))
+    with Ledger.open_readonly(config.layout.ledger) as ledger:
+        numbers = sorted({number for generation in generations for number in generation.edits})
+        edits = [ledger.edit(number) for number in numbers]
+    requests = (request_for(edit, relation_for(edit.key.relation, relations)) for edit in edits)
+    return list(dict.fromkeys(shown_wording(request).text for request in requests))
 
 
 def _probe_prompts(config: Config) -> list[str]:

@@ -30,11 +30,8 @@ EXIT_NOT_LIVE = 1
 def reading(config: Config) -> Iterator[Ledger]:
     """The ledger for reading, closed at the end."""
     require_state(config)
-    ledger = Ledger.open_readonly(config.layout.ledger)
-    try:
+    with Ledger.open_readonly(config.layout.ledger) as ledger:
         yield ledger
-    finally:
-        ledger.close()
 
 
 def submit(args: argparse.Namespace, config: Config) -> int:

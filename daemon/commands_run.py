@@ -7,6 +7,7 @@ import argparse
 from typing import Any
 
 from daemon import fetch
+from daemon.commands_queue import reading
 from daemon.commit import removable, tidy
 from daemon.config import Config, load
 from daemon.console import progress, show
@@ -19,7 +20,6 @@ from daemon.service import Service
 from store.blobs import BlobStore
 from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, PalimpsestError
 from store.generations import ModelStore
-from store.ledger import Ledger
 from store.lock import StateLock
 
 EXIT_CRASHED = 1
@@ -65,12 +65,9 @@ def gc(args: argparse.Namespace, config: Config) -> int:
     which, with exit status 2 when there are any."""
     require_state(config)
     if args.dry_run:
-        ledger = Ledger.open_readonly(config.layout.ledger)
-        try:
+        with reading(config) as ledger:
             generations = removable(config, ledger, ModelStore(config.layout.model))
             blobs = BlobStore(config.layout.blobs).unreferenced(ledger.referenced_blobs())
-        finally:
-            ledger.close()
         result: dict[str, Any] = {"generations": generations, "blobs": [path.name for path in blobs]}
     else:
         with StateLock(config.layout.state), open_house(config, log=quiet_log(config.logs)) as house:

@@ -110,7 +110,12 @@ def rights(modes: Mapping[str, int], euid: int, owners: Mapping[str, int]) -> li
         if mode & stat.S_IWOTH:
             level = WARNING if name == "inbox" else PROBLEM
             findings.append(
-                Finding("permissions", level, f"anybody may write {name}", f"chmod o-w {name}, see its mode")
+                Finding(
+                    "permissions",
+                    level,
+                    f"anybody may write {name}",
+                    "take that right away: chmod o-w",
+                )
             )
         if name == "ledger" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             hint = "chmod 600 ledger.sqlite*: it holds every fact"

@@ -57,11 +57,8 @@ def plan_for(ledger: LedgerQueries, models: ModelStore, args: Mapping[str, Any])
 
 def planned(config: Config, args: Mapping[str, Any]) -> RollbackPlan:
     """The plan of an order that isn't given; nothing is written."""
-    ledger = Ledger.open_readonly(config.layout.ledger)
-    try:
+    with Ledger.open_readonly(config.layout.ledger) as ledger:
         return plan_for(ledger, ModelStore(config.layout.model), args)
-    finally:
-        ledger.close()
 
 
 def to_generation(house: House, number: int, *, force: bool = False, idle: Idle = never) -> dict[str, Any]:

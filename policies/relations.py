@@ -292,3 +292,8 @@ def _neighbour_faults(neighbours: list[str]) -> Iterator[str]:
     doubles = sorted({name for name in names if names.count(name) > 1 or not name})
     if doubles:
         yield f"neighbours: empty or given twice: {', '.join(doubles)} (name each subject once)"
+
+
+def shown_wording(request: EditRequest) -> Phrasing:
+    """The wording whose answers stand for the fact in logs, tables and comparisons."""
+    return next((p for p in request.train if p.is_question), request.train[0])

@@ -27,21 +27,12 @@ from store.facts import FactUpdate, Op
 from store.names import normalise
 from store.spelling import flaw_in_name, flaw_in_text
 from tests.corpus import FILES
+from tests.relation_text import GOOD as RELATION
 
 MAX_SEED, MAX_INPUT, LONG_INPUT = 2_000, 5_000, 100_000  # bytes
 MAX_SECONDS = 2.0  # of processor time for one input; the longest takes a tenth of it
 ENDINGS = ("jsonl", "json", "csv", "yaml", "snapshot.csv", "snapshot.jsonl")
 
-RELATION = """\
-name = "shoe_size"
-object_type = "number"
-aliases = ["size of shoe"]
-questions = ["Q1 {subject}?", "Name it for {subject}.", "Q3 {subject}?", "Q4 {subject}?", "Q5 {subject}?"]
-cloze = ["The shoe size of {subject} is"]
-held_out_questions = ["H1 {subject}?", "H2 {subject}?", "H3 {subject}?"]
-held_out_cloze = ["Shoes for {subject} come in size"]
-neighbours = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J"]
-"""
 CONFIG = """\
 [daemon]
 state_dir = "/var/lib/palimpsest"

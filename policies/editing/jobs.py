@@ -31,6 +31,7 @@ from policies.editing.suites import (
 )
 from policies.probes import load_texts
 from policies.recipe import recipe_named
+from policies.relations import shown_wording
 from store.errors import UsageError
 from store.facts import EditRequest, LatentReading, Phrasing, Reading, Suite
 from store.wire import from_wire, to_wire
@@ -101,7 +102,7 @@ def edit_and_measure(job: Job, beat: Beat) -> Result:
     before = ask_parent(lm, base, parent, request)
     request = with_belief(request, before)
     watch.lap("ask")
-    shown = _shown(request)
+    shown = shown_wording(request)
     if before.known:
         return {"status": "already_known", "before": before.answers[shown], "old": before.old}
     flat = merge.join_theta(modules, parent)
@@ -205,11 +206,6 @@ def reason(deltas: Deltas) -> str:
     size = float((deltas.unlearn + deltas.learn).norm())
     left = f"gap {deltas.gap:.2f}, damage {deltas.damage:.2f} nats"
     return f"{len(deltas.chosen)} modules, |theta| {size:.2f}, {left}"
-
-
-def _shown(request: EditRequest) -> Phrasing:
-    """The phrasing whose answers stand for the fact in logs and tables."""
-    return next((p for p in request.train if p.is_question), request.train[0])
 
 
 def materialize_job(job: Job, beat: Beat) -> Result:

@@ -4,13 +4,15 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon import asking, cli, cycle
+from daemon import house as houses
 from daemon.config import Config, DaemonSettings, InboxSettings, LogSettings, MetricsSettings
 from daemon.fakes import FakeClock, FakeRunner, ScriptedFolder
 from daemon.house import House, open_house
@@ -20,6 +22,8 @@ from daemon.initialise import initialise
 from daemon.logs import make_log
 from daemon.runner import never
 from policies.relations import Relation, load_relations
+from tests.daemon.fake_daemon import make_config
+from tests.daemon.running import Daemon, Start, ending, spawn
 
 
 @pytest.fixture
@@ -116,3 +120,56 @@ def capital(subject: str, object: str | None, **more: Any) -> dict[str, Any]:
     if object is None:
         return {"subject": subject, "relation": "capital", "op": "retract", **more}
     return {"subject": subject, "relation": "capital", "object": object, **more}
+
+
+@dataclass
+class Cli:
+    """Runs commands on one state directory with the fake runner."""
+
+    state: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *argv: str) -> tuple[int, str]:
+        status = cli.main([*argv, "--state", str(self.state)])
+        captured = self.capsys.readouterr()
+        return status, captured.out + ("" if status == 0 else captured.err)
+
+    def json(self, *argv: str) -> Any:
+        status = cli.main([*argv, "--state", str(self.state), "--json"])
+        return status, json.loads(self.capsys.readouterr().out)
+
+
+@pytest.fixture
+def palimpsest(
+    house: House, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Cli:
+    """Commands beside a house that has done some work, no daemon running."""
+    return use_fake(runner, monkeypatch, house.layout.state, capsys)
+
+
+def use_fake(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, state: Path, capsys: Any) -> Cli:
+    monkeypatch.setattr(houses, "make_runner", lambda config: runner)
+    monkeypatch.setattr(asking, "make_runner", lambda config: runner)
+    return Cli(state, capsys)
+
+
+@pytest.fixture
+def two_live(house: House, take: Take, clock: FakeClock) -> None:
+    """France -> Lyon, then Spain -> Seville, a day apart."""
+    for subject, object in (("France", "Lyon"), ("Spain", "Seville")):
+        take(capital(subject, object))
+        cycle.step(house)
+        clock.advance(86400)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts daemons on one state directory and ends those that are left."""
+    with ending() as begun:
+
+        def run(script: dict[str, Any] | None = None, retention: Sequence[float] = ()) -> Daemon:
+            state, log = tmp_path / "state", tmp_path / f"log{len(begun)}"
+            begun.append(Daemon(make_config(state), spawn(state, script or {}, log, retention), log))
+            return begun[-1].ready()
+
+        yield run

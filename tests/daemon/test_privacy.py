@@ -12,7 +12,7 @@ from daemon.config import Config
 from daemon.house import House
 from store.errors import PalimpsestError
 from store.facts import EditState
-from tests.daemon.test_service import Daemon, Start, start  # noqa: F401
+from tests.daemon.running import Daemon, Start
 
 SECRET = "Zx7f3aQ"  # in every text of every row, and in the files' names
 SCRIPT = {f"{SECRET} {way}": way for way in ("known", "bad", "crash", "garbage", "failed")}
@@ -55,14 +55,14 @@ def walk(daemon: Daemon) -> dict[str, str]:
     return {**seen, "stderr": daemon.log.read_text()}
 
 
-def begun(start: Start, tmp_path: Path, settings: str) -> Daemon:  # noqa: F811
+def begun(start: Start, tmp_path: Path, settings: str) -> Daemon:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "config.toml").write_text(settings)
     return start(SCRIPT)
 
 
 @pytest.mark.slow
-def test_nothing_of_a_fact_is_seen_outside(start: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_nothing_of_a_fact_is_seen_outside(start: Start, tmp_path: Path) -> None:
     """Whatever becomes of a row or a file: live, known, held, broken down, refused, denied, waiting."""
     seen = walk(begun(start, tmp_path, REDACTING))
     assert {place: SECRET.casefold() in text.casefold() for place, text in seen.items()} == dict.fromkeys(
@@ -82,7 +82,7 @@ def test_nothing_of_a_fact_is_seen_outside(start: Start, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_fact_text_is_logged_when_asked_for(start: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_fact_text_is_logged_when_asked_for(start: Start, tmp_path: Path) -> None:
     """The same walk shows facts and file names then, in the log and nowhere else."""
     asked = REDACTING.replace("[logs]\n", "[logs]\nfact_text = true\n")
     seen = walk(begun(start, tmp_path, asked))

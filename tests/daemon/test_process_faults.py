@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,44 +17,25 @@ from store.facts import EditState
 from store.ledger import Ledger
 from tests.daemon.checks import check_inputs, check_served, check_state
 from tests.daemon.fake_daemon import make_config
-from tests.daemon.test_service import ROOT, Daemon
+from tests.daemon.running import Daemon, Start, ending, spawn
 
 pytestmark = pytest.mark.slow
-
-Start = Callable[..., Daemon]
 
 
 @pytest.fixture
 def start(memory: Path) -> Iterator[Start]:
     """Starts faulty daemons on one state directory and ends those that are left."""
-    begun: list[Daemon] = []
+    with ending() as begun:
 
-    def run(
-        script: dict[str, Any] | None = None, *, wrap: Sequence[str] = (), seen: Path | None = None
-    ) -> Daemon:
-        """`wrap` is a command in front of the daemon's; `seen`: where its state directory is for us."""
-        state, log = memory / "state", memory / f"log{len(begun)}"
-        command = [
-            *wrap,
-            sys.executable,
-            "-m",
-            "tests.daemon.faulty_daemon",
-            str(state),
-            json.dumps(script or {}),
-        ]
-        with log.open("ab") as file:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
-        at = Path(f"/proc/{process.pid}/root") / state.relative_to("/") if wrap else state
-        daemon = Daemon(make_config(at), process, log)
-        begun.append(daemon)
-        daemon.wait_for(lambda: status.metrics_port(daemon.config), "metrics port")
-        return daemon
+        def run(script: dict[str, Any] | None = None, *, wrap: Sequence[str] = ()) -> Daemon:
+            """`wrap` is a command in front of the daemon's, which may give it a root of its own."""
+            state, log = memory / "state", memory / f"log{len(begun)}"
+            process = spawn(state, script or {}, log, module="tests.daemon.faulty_daemon", wrap=wrap)
+            at = Path(f"/proc/{process.pid}/root") / state.relative_to("/") if wrap else state
+            begun.append(Daemon(make_config(at), process, log))
+            return begun[-1].ready()
 
-    yield run
-    for daemon in begun:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
+        yield run
 
 
 def row(subject: str, object: str) -> dict[str, Any]:

@@ -3,109 +3,19 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from daemon import control_client, orders, status, submission
-from daemon.config import Config
+from daemon import control_client, orders, submission
 from daemon.users import actor
 from store.errors import EXIT_LOCKED, PalimpsestError
 from store.facts import EditState
 from store.ledger import Ledger
-from tests.daemon.fake_daemon import make_config
+from tests.daemon.running import START_SECONDS, Start, spawn
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
-
-
-@dataclass
-class Daemon:
-    """A running daemon process."""
-
-    config: Config
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def wait_for(self, ready: Callable[[], object], what: str) -> Any:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            found = ready()
-            if found:
-                return found
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        raise AssertionError(f"no {what}: {self.log.read_text()}")
-
-    def drop(self, name: str, *rows: dict[str, Any]) -> None:
-        staged = self.config.layout.inbox / f".{name}"
-        staged.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        staged.rename(self.config.layout.inbox / name)
-
-    def state_of(self, edit: int) -> EditState | None:
-        ledger = Ledger.open_readonly(self.config.layout.ledger)
-        try:
-            return next((each.state for each in ledger.edits() if each.id == edit), None)
-        finally:
-            ledger.close()
-
-    def scrape(self) -> str:
-        port = status.metrics_port(self.config)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
-
-    def stop(self, number: int = signal.SIGTERM) -> float:
-        began = time.monotonic()
-        self.process.send_signal(number)
-        self.process.wait(timeout=15)
-        return time.monotonic() - began
-
-
-def spawn(
-    state: Path, script: dict[str, Any], log: Path, retention: Sequence[float] = ()
-) -> "subprocess.Popen[bytes]":
-    command = [
-        sys.executable,
-        "-m",
-        "tests.daemon.fake_daemon",
-        str(state),
-        json.dumps(script),
-        json.dumps(retention),
-    ]
-    with log.open("ab") as file:
-        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
-
-
-Start = Callable[..., Daemon]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts daemons on one state directory and ends those that are left."""
-    begun: list[Daemon] = []
-
-    def run(script: dict[str, Any] | None = None, retention: Sequence[float] = ()) -> Daemon:
-        state, log = tmp_path / "state", tmp_path / f"log{len(begun)}"
-        daemon = Daemon(make_config(state), spawn(state, script or {}, log, retention), log)
-        begun.append(daemon)
-        daemon.wait_for(lambda: status.metrics_port(daemon.config), "metrics port")
-        return daemon
-
-    yield run
-    for daemon in begun:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
-
 
 ROW = {"subject": "France", "relation": "capital", "object": "Lyon"}
 

@@ -25,7 +25,7 @@ from daemon.metrics import Metrics
 from store.facts import EditState
 from tests.daemon.certificates import Certificates, make_certificates
 from tests.daemon.fake_daemon import make_config
-from tests.daemon.test_service import Daemon, spawn
+from tests.daemon.running import Daemon, spawn
 from tests.deploy.conftest import PROMETHEUS, RULES, alerts, exported, promtool, tool
 from tests.deploy.test_grafana import filled, queries
 

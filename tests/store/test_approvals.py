@@ -1,6 +1,5 @@
 """Approvals in the ledger, what it tells of a source's traffic, and older ledgers that know neither."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from store.errors import LedgerError
 from store.facts import EditState, Outcome
 from store.ledger import Ledger
 from tests.store.builders import NOW, drop, later, opened, serve, update
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with opened(tmp_path) as ledger:
-        yield ledger
 
 
 def test_an_approval_is_noted_once_for_each_user(ledger: Ledger) -> None:

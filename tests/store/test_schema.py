@@ -1,7 +1,6 @@
 """The tables, their migrations and what keeps them honest."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,12 +20,6 @@ TABLES = {
     "approvals", "audit", "edits", "fact_history", "facts", "files", "generation_edits", "generation_spans",
     "generations", "intents", "outcomes", "readings", "records", "settings", "soft_forgetting",
 }  # fmt: skip
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with opened(tmp_path) as ledger:
-        yield ledger
 
 
 def test_the_schema_is_what_the_migrations_make(ledger: Ledger) -> None:
