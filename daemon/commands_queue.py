@@ -113,7 +113,8 @@ def status(args: argparse.Namespace, config: Config) -> int:
         f"next due    {found['next_due'] or '-'}",
         *_capacity(found["capacity"]),
         *_by_source(found["waiting"]),
-        f"refused     {found['refused_files']} files in failed/",
+        f"refused     {_counted(found['refused_files'], 'file')} in failed/",
+        *(f"            {refused['file']}: {refused['cause']}" for refused in found["refused"]),
         *(f"held        edit {held['edit']}: {held['reason']}" for held in found["held"]),
     ]
     show(found, "\n".join(line[:79] for line in lines), as_json=args.json)
@@ -122,22 +123,26 @@ def status(args: argparse.Namespace, config: Config) -> int:
 
 def _capacity(found: dict[str, Any]) -> list[str]:
     """Headroom, what limits it, and why edits wait; whole sentences, wrapped instead of cut."""
-    left = "no limit is known" if found["edits_left"] is None else f"about {_edits(found['edits_left'])} left"
+    left = (
+        "no limit is known"
+        if found["edits_left"] is None
+        else f"about {_counted(found['edits_left'], 'edit')} left"
+    )
     read = "estimated" if found["value"] is None else f"{found['value']:.3g}"
     by = f", by {found['suite']} ({read}, gate {found['threshold']:g})" if found["suite"] else ""
     texts = [f"headroom    {found['headroom']:.2f}{by}, {left}"]
     if found["waits"]:
-        texts.append(f"waiting     {_edits(found['waiting'])}, for {found['waits']}")
+        texts.append(f"waiting     {_counted(found['waiting'], 'edit')}, for {found['waits']}")
     return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
 
 
 def _by_source(waiting: dict[str, int]) -> list[str]:
     told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate"}
-    return [f"waiting     {_edits(n)}, for {told[reason]}" for reason, n in waiting.items() if n]
+    return [f"waiting     {_counted(n, 'edit')}, for {told[reason]}" for reason, n in waiting.items() if n]
 
 
-def _edits(count: int) -> str:
-    return f"{count} edit{'' if count == 1 else 's'}"
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def facts(args: argparse.Namespace, config: Config) -> int:

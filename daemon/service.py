@@ -271,9 +271,8 @@ class Service:
             Signal.REPROBE: house.config.daemon.reprobe_hours,
         }
         jobs = [
-            Job(name.value, timedelta(hours=every), last)
+            Job(name.value, timedelta(hours=every), control.last_run(house, name.value))
             for name, every in hours.items()
-            if (last := control.last_run(house, name.value)) is not None
         ]
         wanted = {Signal.REPROBE} if house.ledger.get_setting(REPROBE_WANTED, False) else set()
         return wanted | {Signal(each.job.name) for each in due(jobs, house.now())}

@@ -4,6 +4,7 @@ Knows the ledger's reading half and the files in run/. Doesn't write anything.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from daemon import capacity, run_files, waits
@@ -14,6 +15,8 @@ from store.facts import EditState
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.lock import StateLock
+
+SHOWN = 3  # refused files, the newest ones
 
 
 def read_work(config: Config) -> dict[str, Any] | None:
@@ -38,6 +41,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     waiting = Waiting(waits.by_source(config, ledger, running=pid is not None))
     next_due = ledger.next_due_after(utc_now())
     held = ledger.edits([EditState.HELD, EditState.FAILED])
+    refused = sorted(config.layout.failed.glob("*.error.json"), key=lambda p: p.stat().st_mtime, reverse=True)
     return {
         "state_dir": str(config.layout.state),
         "pid": pid,
@@ -49,7 +53,8 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "edits": {str(state): count for state, count in ledger.state_counts().items() if count},
         "work": read_work(config) if pid is not None else None,
         "next_due": next_due.isoformat() if next_due else None,
-        "refused_files": len(list(config.layout.failed.glob("*.error.json"))),
+        "refused_files": len(refused),
+        "refused": [_refusal(path) for path in refused[:SHOWN]],
         "capacity": capacity.shown(config, ledger, running=pid is not None),
         "waiting": {reason.value: waiting.count(reason) for reason in For},
         "held": [{"edit": edit.id, "state": str(edit.state), "reason": edit.reason} for edit in held],
@@ -77,6 +82,15 @@ def waiting_for_approval(config: Config, ledger: Ledger) -> list[dict[str, Any]]
         }
         for number, wait in asked.items()
     ]
+
+
+def _refusal(path: Path) -> dict[str, str]:
+    """Which file and why, from the report beside it."""
+    name = path.name.removesuffix(".error.json")
+    try:
+        return {"file": name, "cause": str(json.loads(path.read_bytes())["cause"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"file": name, "cause": f"see failed/{path.name}"}
 
 
 def _read(config: Config, name: str) -> dict[str, Any] | None:

@@ -12,8 +12,10 @@ import pytest
 
 from daemon import cli, console, cycle, initialise
 from daemon.commands_model import moment
-from daemon.fakes import FakeClock, FakeRunner
+from daemon.fakes import FakeClock, FakeRunner, ScriptedFolder
 from daemon.house import House
+from daemon.inbox import Inbox
+from daemon.ingest import ingest_ready
 from store.errors import (
     EXIT_CONFIG,
     EXIT_DATA,
@@ -290,3 +292,20 @@ def test_help_shows_examples_that_parse() -> None:
     parser = cli.make_parser()
     for example in (line for lines in cli.EXAMPLES.values() for line in lines):
         parser.parse_args(shlex.split(example.partition(" > ")[0]))
+
+
+def test_status_names_the_refused_files_and_why(palimpsest: Cli, house: House, clock: FakeClock) -> None:
+    """The newest three with their first error, so that nobody has to look for it in failed/."""
+    inbox = Inbox(house.layout, house.config.inbox, clock.monotonic)
+    for name in ("a", "b", "c", "d"):
+        ScriptedFolder(house.layout.inbox, clock).drop(f"{name}.jsonl", '{"subject": "France"}\n')
+        ingest_ready(house, inbox)
+        clock.advance(60)
+    report = house.layout.failed / "d.jsonl.error.json"
+    assert json.loads(report.read_text("utf-8"))["code"] == "missing"
+    status, text = palimpsest("status")
+    assert status == EXIT_OK
+    assert "refused     4 files in failed/" in text
+    assert text.count("'relation' is required") == 3
+    report.write_text("{")
+    assert "see failed/d.jsonl.error.json" in palimpsest("status")[1]
