@@ -12,8 +12,9 @@ from typing import Any
 from daemon import waits
 from daemon.commands_queue import reading
 from daemon.config import Config
-from daemon.console import show, table
+from daemon.console import show
 from daemon.status import is_running
+from daemon.tones import table, word
 from store.errors import EXIT_OK, LedgerError, UsageError
 from store.facts import Edit, EditState, FactKey, FactRow
 from store.ledger import Ledger
@@ -124,7 +125,7 @@ def _explanation(value: Value) -> str:
     wanted = "not known" if edit["op"] == "retract" else edit["new"]
     lines = [
         f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
-        f"state {edit['state']}{_short(value['waits'])}, generation {edit['generation']}",
+        f"state {word(edit['state'])}{_short(value['waits'])}, generation {edit['generation']}",
         f"try   {edit['attempt']}, recipe {edit['recipe']}",
         f"why   {edit['reason']}",
         *wrap(f"waits for {value['waits']}" if value["waits"] else "", 79, subsequent_indent=" " * 6),
@@ -137,10 +138,15 @@ def _explanation(value: Value) -> str:
         best = sorted(last["localisation"], key=lambda m: -m["attribution"])[:5]
         cells = [(m["module"], f"{m['attribution']:.3f}", _number(m["effect"])) for m in best]
         lines += ["", table(("module", "attribution", "effect"), cells)] if cells else []
-    gates = [(r["suite"], r["verdict"], _number(r["value"]), r["n"], r["reason"]) for r in value["readings"]]
+    gates = [(r["suite"], r["verdict"], _number(r["value"]), r["n"], _why(r)) for r in value["readings"]]
     lines += ["", table(("suite", "verdict", "value", "n", "reason"), gates)] if gates else []
     lines += _left_behind(value)
     return "\n".join(lines)
+
+
+def _why(reading: Value) -> str:
+    """Without the suite's name, which stands in the first column already."""
+    return str(reading["reason"]).removeprefix(f"{reading['suite']}: ")
 
 
 def _short(waits: str) -> str:

@@ -106,11 +106,12 @@ def wait(
     ledger = Ledger.open_readonly(config.layout.ledger)
     try:
         while True:
-            rows = _settled(config, ledger, dropped)
+            rows, done, total = _settled(config, ledger, dropped)
             if rows is not None:
                 return rows
             work = read_work(config)
-            on_stage(f"edit {work['edit']} {work['stage']}" if work else "waiting")
+            doing = f"edit {work['edit']} {work['stage']}" if work else "waiting"
+            on_stage(f"{doing}: {done}/{total}" if total else doing)
             if lock.holder() is None:
                 raise UnreachableError(
                     "wait for file",
@@ -125,24 +126,25 @@ def wait(
         ledger.close()
 
 
-def _settled(config: Config, ledger: Ledger, dropped: Drop) -> list[dict[str, Any]] | None:
-    """The file's rows once nothing of it is due any more; None before."""
+def _settled(config: Config, ledger: Ledger, dropped: Drop) -> tuple[list[dict[str, Any]] | None, int, int]:
+    """The file's rows once nothing of it is due any more, None before; edits that are done, and all."""
     if os.path.lexists(config.layout.inbox / dropped.name):
-        return None
+        return None, 0, 0
     seen = ledger.file_seen(dropped.sha256)
     if seen is None:
-        return None
+        return None, 0, 0
     if seen["status"] == "rejected":
         if datetime.fromisoformat(seen["received_at"]) < dropped.at:
-            return None
+            return None, 0, 0
         raise _refused(dropped, seen["error"] or {})
     rows = ledger.file_rows(seen["id"])
     edits = {row["edit_id"]: ledger.edit(row["edit_id"]) for row in rows if row["edit_id"] is not None}
     due = [edit for edit in edits.values() if _is_due(edit)]
     stuck = waits.for_somebody(config, ledger, due) if due else {}
+    done = len(edits) - len(due)
     if any(edit.id not in stuck for edit in due):
-        return None
-    return [_row(row, edits.get(row["edit_id"]), stuck) for row in rows]
+        return None, done, len(edits)
+    return [_row(row, edits.get(row["edit_id"]), stuck) for row in rows], done, len(edits)
 
 
 def _is_due(edit: Edit) -> bool:
