@@ -71,7 +71,7 @@ def test_a_dropped_fact_is_answered_over_http_and_taken_back(client_of: tuple[Ho
 
 
 def test_the_endpoint_follows_the_link_by_itself(client_of: tuple[House, Client]) -> None:
-    """Without a hook it looks every second."""
+    """Without a hook it looks at each request."""
     house, client = client_of
     alone = replace(house, config=replace(house.config, publish=PublishSettings()))
     rollback.to_generation(alone, 1, force=True)
