@@ -99,12 +99,16 @@ def test_explain_shows_what_is_left_of_the_old_answer(palimpsest: Cli) -> None:
 def test_explain_shows_only_the_last_try(
     palimpsest: Cli, take: Take, house: House, runner: FakeRunner
 ) -> None:
-    """A second try's measures stand for the edit; those of the first are kept in the JSON."""
+    """A second try's gates and measures stand for the edit, one line says what the first came to; the JSON
+    keeps all."""
     runner.script["France"] = ["bad", "good"]
     take(capital("France", "Lyon"))
     cycle.step(house)
     cycle.step(house)
-    assert palimpsest("explain", "1")[1].count("old_rank") == 1
+    text = palimpsest("explain", "1")[1]
+    assert (text.count("old_rank"), text.count("kl_drift")) == (1, 1)
+    assert "\ntry 1 came to: fail: efficacy: 0 (95 % interval 0 to 0, n=10)" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert len(palimpsest.json("explain", "1")[1]["soft_forgetting"]) == 8
 
 
