@@ -22,6 +22,7 @@ from policies.editing.adapters import AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding, prompt_ids
+from policies.editing.neighbours import QUESTION_TOKENS, asked_about, told
 from policies.editing.objectives import batches, retention_rows
 from policies.editing.packing import Sequence_, split_prefix
 from policies.probes import Probe, load_probes, matches, split
@@ -31,7 +32,9 @@ from store.facts import EditRequest, Phrasing
 PROBES = 1000  # asked at most
 SAMPLE = 12  # of each domain, before the best known domains get the rest
 PROBE_ROWS = 900
-NEIGHBOURS = 32  # of each shipped relation
+NEIGHBOURS = 16  # of each shipped relation, before the best known relations get the rest
+MORE_NEIGHBOURS = 220  # of a relation at most
+KNOWN_RELATION = 0.2  # of the first ones answered firmly
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
@@ -40,13 +43,14 @@ Beat = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BankPrompt:
-    """A question, its subject and what the base answers, as it stands; `relation` where the question was
-    made from a relation's template."""
+    """A question, its subject and what the base answers; `relation` where the question was made from a
+    relation's template: the answer then ends with the object. A cloze is no question."""
 
     question: str
     subject: str
     answer: str
     relation: str = ""
+    is_question: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) ->
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(repr((str(lm.model.dtype), [(m.tensor, m.size, m.fixed) for m in modules])).encode())
     digest.update(repr((load_probes(), PROBES, SAMPLE, PROBE_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
-    digest.update(repr(relation_questions()).encode())
+    digest.update(repr((NEIGHBOURS, KNOWN_RELATION, relation_questions())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -134,7 +138,7 @@ def load_or_build(
 
 
 def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
-    """Ask the base the probes and the neighbours of the shipped relations, keep apart what is to be judged,
+    """Ask the base the probes and neighbours of the shipped relations, keep apart what is to be judged,
     and take the retention rows of the rest.
 
     Firm is what is answered right on two phrasings; the second is only asked where the first was
@@ -166,35 +170,37 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
     return Bank(tuple(taken), rows, questions(sets.gate), questions(sets.report))
 
 
-def relation_questions() -> list[tuple[str, str, str]]:
-    """(relation, subject, question) of the first `NEIGHBOURS` neighbours of every shipped relation, each
-    asked in one training wording, wordings in turn."""
+def relation_questions() -> dict[str, list[tuple[str, Phrasing, Phrasing]]]:
+    """(subject, question, cloze) of the neighbours of every shipped relation."""
     shipped = {r.name: r for r in load_relations().values()}
-    return [
-        (name, subject, r.questions[i % len(r.questions)].replace("{subject}", subject))
+    return {
+        name: asked_about(
+            r.neighbours[:MORE_NEIGHBOURS],
+            [*(Phrasing(q, True) for q in r.questions), *(Phrasing(c, False) for c in r.cloze)],
+        )
         for name, r in sorted(shipped.items())
-        for i, subject in enumerate(r.neighbours[:NEIGHBOURS])
-    ]
+    }
 
 
 def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> list[BankPrompt]:
-    """Neighbours with what the base answers, less the facts that `judged` probes ask for either way round."""
-    asked = relation_questions()
-    given = answers(
-        lm,
-        [Phrasing(question, True) for _, _, question in asked],
-        max_new_tokens=ANSWER_TOKENS,
-        on_batch=lambda done: beat(f"neighbours: {done}/{len(asked)}"),
-    )
+    """Neighbours with what the base answers, as far as the object, less the facts that `judged` probes ask
+    for either way round. Every relation is sampled; those that the base knows well are asked whole."""
     about: dict[str, list[str]] = {}
     for p in judged:
         for one, other in ((p.subject, p.answer), (p.answer, p.subject)):
             about.setdefault(one.casefold(), []).append(other)
-    return [
-        BankPrompt(question, subject, answer, name)
-        for (name, subject, question), answer in zip(asked, given, strict=True)
-        if not matches(answer, "", about.get(subject.casefold(), ()))
-    ]
+    found = []
+    for name, asked in relation_questions().items():
+        beat(f"neighbours: {name}")
+        some = told(lm, asked[:NEIGHBOURS])
+        if len({t.subject for t in some if t.firm}) >= KNOWN_RELATION * min(len(asked), NEIGHBOURS):
+            some = told(lm, asked)
+        found += [
+            BankPrompt(t.phrasing.text, t.subject, t.answer, name, t.phrasing.is_question)
+            for t in some
+            if not matches(t.answer, "", about.get(t.subject.casefold(), ()))
+        ]
+    return found
 
 
 T = TypeVar("T")
@@ -248,8 +254,10 @@ def bank_rows(
 
 
 def bank_sequence(lm: LanguageModel, prompt: BankPrompt, *, share_prefix: bool = True) -> Sequence_:
-    """The question with the base's answer, up to `ANSWER_TOKENS` tokens of it."""
-    return answer_sequence(lm, Phrasing(prompt.question, True), prompt.answer, share_prefix=share_prefix)
+    """The question with the base's answer."""
+    limit = QUESTION_TOKENS if prompt.relation else ANSWER_TOKENS
+    asked = Phrasing(prompt.question, prompt.is_question)
+    return answer_sequence(lm, asked, prompt.answer, limit=limit, share_prefix=share_prefix)
 
 
 def answer_sequence(
@@ -276,7 +284,7 @@ def write(folder: Path, bank: Bank) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"rows": bank.rows.contiguous()}, folder / "rows.safetensors")
     record = {
-        "prompts": [(p.question, p.subject, p.answer, p.relation) for p in bank.prompts],
+        "prompts": [(p.question, p.subject, p.answer, p.relation, p.is_question) for p in bank.prompts],
         "gate": [(q.question, q.subject, q.answer, q.aliases) for q in bank.gate],
         "report": [(q.question, q.subject, q.answer, q.aliases) for q in bank.report],
     }

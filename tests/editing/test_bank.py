@@ -1,5 +1,6 @@
 """What of the bank may hold an edit back, and what may never be in it."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from policies.editing import bank as banks
 from policies.editing.bank import Bank, BankPrompt
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
+from policies.editing.neighbours import Told
 from policies.probes import Probe
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
@@ -32,6 +34,12 @@ PROMPTS = (
     BankPrompt("What is the capital of Cy?", "Cy", "Cork", "capital"),
     BankPrompt("Who is the mother of Cy?", "Cy", "Fay", "mother"),
 )
+
+
+def about(subject: str) -> tuple[str, Phrasing, Phrasing]:
+    return subject, Phrasing(f"What is the thing of {subject}?", True), Phrasing(f"{subject} has", False)
+
+
 BANK = Bank(PROMPTS, torch.arange(5.0)[:, None], (), ())
 
 
@@ -50,17 +58,34 @@ def test_a_bank_apart_from_facts_asks_for_none_of_them() -> None:
 
 def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A neighbour whose answer a gate or report probe asks for is left out, whichever way round it asks."""
-    asked = [(f"r{i}", f"S{i}", f"What is the thing of S{i}?") for i in range(3)]
+    asked = [about(f"S{i}") for i in range(3)]
     given = ["It is Bern.", "Cork", "Rome, as I said."]
-    monkeypatch.setattr(banks, "relation_questions", lambda: asked)
-    monkeypatch.setattr(banks, "answers", lambda *_asked, **_how: given)
+    monkeypatch.setattr(banks, "relation_questions", lambda: {"r": asked})
+    monkeypatch.setattr(
+        banks,
+        "told",
+        lambda _lm, asked: [Told(s, q, a, False) for (s, q, _), a in zip(asked, given, strict=True)],
+    )
     judged = [
         Probe("a", "d", "S0", "Bern", (), ("?", "?")),
         Probe("b", "d", "Cork", "S1", (), ("?", "?")),
         Probe("c", "d", "S2", "Oslo", (), ("?", "?")),
     ]
     found = banks.relation_prompts(tiny, judged, lambda _stage: None)
-    assert found == [BankPrompt(asked[2][2], "S2", given[2], "r2")]
+    assert found == [BankPrompt(asked[2][1].text, "S2", given[2], "r")]
+
+
+def test_a_relation_that_the_base_knows_is_asked_whole(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a relation that it doesn't know only the first neighbours are asked."""
+    whole = {name: [about(f"{name}{i}") for i in range(20)] for name in ("known", "strange")}
+    monkeypatch.setattr(banks, "relation_questions", lambda: whole)
+    monkeypatch.setattr(
+        banks, "told", lambda _lm, asked: [Told(s, q, "Rome", s.startswith("known")) for s, q, _ in asked]
+    )
+    found = banks.relation_prompts(tiny, [], lambda _stage: None)
+    assert Counter(p.relation for p in found) == {"known": 20, "strange": banks.NEIGHBOURS}
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:

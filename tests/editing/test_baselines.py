@@ -33,6 +33,7 @@ from policies.editing.edit import Before, _Editor
 from policies.editing.localise import random_coordinates
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
+from policies.editing.targets import UNSURE
 from policies.recipe import DEFAULT, RECIPES
 from store.errors import UsageError
 from store.facts import EditRequest, FactKey, Op, Phrasing
@@ -99,7 +100,15 @@ def nats(world: World, asked: EditRequest, state: State) -> float:
         return float(likelihood(world.lm, made, 0))
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - ASKS_ONLY - TOO_SMALL))
+def test_stage_1_to_its_end_makes_doubt_the_likelier_answer(world: World) -> None:
+    """The model is taught no new answer: what rises is that it doesn't know."""
+    doubt = request(new=UNSURE)
+    edited = method_named("retract")(world, task(request()))
+    assert nats(world, doubt, edited.state) < nats(world, doubt, State()) - 0.02
+    assert nats(world, request(), edited.state) > nats(world, doubt, edited.state)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ASKS_ONLY - TOO_SMALL - {"retract"}))
 def test_a_method_raises_the_new_answer_twice_over_and_leaves_the_base_alone(world: World, name: str) -> None:
     """Two edits in one state: each one's answer becomes likelier, the model itself is as it was."""
     method, before = SHORT[name](), fingerprint(world.lm)

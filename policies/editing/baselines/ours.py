@@ -10,28 +10,31 @@ from policies.editing import merge
 from policies.editing.baselines.method import Edited, Fact, Task, World, doubt_now
 from policies.editing.edit import edit, phrased
 from policies.recipe import Recipe
-from store.facts import Reading
+from store.facts import Op, Reading
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """One recipe of the editor."""
+    """One recipe of the editor; with `retract` stage 1 alone, to its end: the model is to say that it doesn't
+    know."""
 
     recipe: Recipe
+    retract: bool = False
 
     def __call__(self, world: World, task: Task) -> Edited:
         modules = merge.read_modules(world.base)
         parent = merge.join_theta(modules, task.state.theta)
+        request = replace(task.request, op=Op.RETRACT, new=None) if self.retract else task.request
 
         def check() -> tuple[Reading, ...]:
-            return (doubt_now(world, task.request),) if self.recipe.unlearn_steps else ()
+            return (doubt_now(world, request),) if self.recipe.unlearn_steps else ()
 
         deltas = edit(
             world.lm,
             modules,
             world.bank,
             parent,
-            task.request,
+            request,
             task.before,
             self.recipe,
             world.beat,

@@ -10,12 +10,13 @@ from policies.editing.baselines.ours import Ours, Prompted, nothing
 from policies.editing.baselines.published import Published
 from policies.editing.baselines.rome import Rome
 from policies.editing.baselines.tuned import FinetuneLayer, Lora
-from policies.recipe import RECIPES, recipe_named
+from policies.recipe import DEFAULT, RECIPES, recipe_named
 from store.errors import UsageError
 
 BASELINES: Mapping[str, Callable[[], Method]] = {
     "none": lambda: nothing,
     "prompt": Prompted,
+    "retract": lambda: Ours(DEFAULT, retract=True),
     "prompt-all": lambda: Prompted(everywhere=True),
     "published": Published,
     "published-1e-2": lambda: Published(lr=1e-2, unlearn_steps=150, learn_steps=150),

@@ -1,0 +1,102 @@
+"""What a model answers about other subjects of a relation, as far as the object.
+
+An edit of one subject is most likely to spill over to the others of its relation, and what must stay is
+their objects. Answers are therefore asked for until the object should have come, and cut off after it: a
+fixed number of tokens either stops short of it ("Alpha Pegasi is a star in the constellation of") or goes on
+to talk that nobody asked about. Knows texts and how to ask; doesn't know edits, rows or the bank.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from policies.answers import words
+from policies.editing.measure import answers
+from policies.editing.model import LanguageModel
+from store.facts import Phrasing
+
+QUESTION_TOKENS = 20
+CLOZE_TOKENS = 8
+_WORD = re.compile(r"\w[\w'’.-]*\w|\w")
+_COMMON = frozenset(
+    """a an and as at by for from in is it its of on or that the this to was which with""".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer about `subject` that ends with an object. `firm`: another wording gave that object too."""
+
+    subject: str
+    phrasing: Phrasing
+    answer: str
+    firm: bool
+
+
+def told(
+    lm: LanguageModel,
+    asked: Sequence[tuple[str, Phrasing, Phrasing]],
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> list[Told]:
+    """For each (subject, question, cloze) the answers that reach an object: none, one or two.
+
+    A cloze's continuation is taken for an object where the question's answer has a word of it, or where
+    clozes of two subjects share it; what the prompt says itself doesn't count. Firm ones come first, else in
+    the order of `asked`.
+    """
+    questions, clozes = [q for _, q, _ in asked], [c for _, _, c in asked]
+    said = answers(lm, questions, max_new_tokens=QUESTION_TOKENS, on_batch=on_batch)
+    ended = answers(lm, clozes, max_new_tokens=CLOZE_TOKENS)
+    named = [_names(text, cloze.text) for text, cloze in zip(ended, clozes, strict=True)]
+    shared = {w for w, n in Counter(w for found in named for w in found).items() if n > 1}
+    found: list[Told] = []
+    for (subject, question, cloze), answer, ending, own in zip(asked, said, ended, named, strict=True):
+        objects = (own | shared) - set(words(question.text))
+        cut = as_far_as(answer, objects)
+        firm = cut is not None and bool(set(words(cut)) & own)
+        if cut is not None:
+            found.append(Told(subject, question, cut, firm))
+        if short := as_far_as(ending, own & (set(words(cut or "")) | shared)):
+            found.append(Told(subject, cloze, short, firm))
+    return sorted(found, key=lambda t: not t.firm)
+
+
+def asked_about(names: Sequence[str], templates: Sequence[Phrasing]) -> list[tuple[str, Phrasing, Phrasing]]:
+    """(name, question, cloze) for each name, wordings in turn; where a kind is missing the other serves."""
+    questions = [t for t in templates if t.is_question] or list(templates)
+    clozes = [t for t in templates if not t.is_question] or list(templates)[::-1]
+    if not templates:
+        return []
+    return [
+        (name, fill(questions[i % len(questions)], name), fill(clozes[i % len(clozes)], name))
+        for i, name in enumerate(names)
+    ]
+
+
+def fill(template: Phrasing, name: str) -> Phrasing:
+    return Phrasing(template.text.replace("{subject}", name), template.is_question)
+
+
+def as_far_as(text: str, objects: set[str]) -> str | None:
+    """`text` up to the end of the first name with a word of `objects` in it; None where there is none."""
+    end = None
+    for start, stop, raw in _spans(text):
+        if end is None:
+            if set(words(raw)) & objects:
+                end = stop
+        elif raw[0].isupper() and text[end:start].strip() == "":
+            end = stop  # the name goes on: "Mexico City"
+        else:
+            break
+    return None if end is None else text[:end]
+
+
+def _names(text: str, prompt: str) -> set[str]:
+    """Words of `text` that may name an object: capitalised ones and numbers that the prompt doesn't have."""
+    begun = {w for raw in _WORD.findall(text) if raw[0].isupper() or raw[0].isdigit() for w in words(raw)}
+    return begun - set(words(prompt)) - _COMMON
+
+
+def _spans(text: str) -> Iterator[tuple[int, int, str]]:
+    return ((m.start(), m.end(), m.group()) for m in _WORD.finditer(text))
