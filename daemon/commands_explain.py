@@ -14,12 +14,14 @@ from daemon.commands_queue import reading
 from daemon.config import Config
 from daemon.console import show, table
 from daemon.status import is_running
+from policies.batches import named
 from store.errors import EXIT_OK, LedgerError, UsageError
 from store.facts import Edit, EditState, FactKey, FactRow
 from store.ledger import Ledger
 from store.wire import to_wire
 
 Value = dict[str, Any]
+_SERVED = frozenset({EditState.LIVE, EditState.SUPERSEDED, EditState.ROLLED_BACK})
 
 
 def explain(args: argparse.Namespace, config: Config) -> int:
@@ -51,6 +53,7 @@ def _edit(config: Config, ledger: Ledger, edit: Edit) -> Value:
     waiting = waits.shown(config, ledger, pending, running=is_running(config)) if pending else {}
     return {
         "edit": to_wire(edit),
+        "batch": _batch(ledger, edit),
         "waits": waiting.get(edit.id, ""),
         "approvals": ledger.approvals([edit.id]).get(edit.id, []),
         "outcomes": ledger.outcomes(edit.id),
@@ -58,6 +61,16 @@ def _edit(config: Config, ledger: Ledger, edit: Edit) -> Value:
         "soft_forgetting": ledger.soft_forgetting(edit.id),
         "events": ledger.audit_events(limit=100, subject=f"edit:{edit.id}"),
     }
+
+
+def _batch(ledger: Ledger, edit: Edit) -> list[int]:
+    """The edits that were served first in the same generation, itself included; empty when it was alone."""
+    if edit.generation is None or edit.state not in _SERVED:
+        return []
+    row = ledger.generation(edit.generation)
+    before = ledger.generation(row.parent).edits if row.parent is not None else ()
+    made = [each for each in row.edits if each not in before]
+    return made if edit.id in made and len(made) > 1 else []
 
 
 def _fact(config: Config, ledger: Ledger, key: FactKey) -> Value:
@@ -125,7 +138,7 @@ def _explanation(value: Value) -> str:
     lines = [
         f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
         f"state {edit['state']}{_short(value['waits'])}, generation {edit['generation']}",
-        f"try   {edit['attempt']}, recipe {edit['recipe']}",
+        f"try   {edit['attempt']}, recipe {edit['recipe']}{_together(value['batch'])}",
         f"why   {edit['reason']}",
         *wrap(f"waits for {value['waits']}" if value["waits"] else "", 79, subsequent_indent=" " * 6),
         *(f"approved by {row['actor']} at {row['approved_at']}" for row in value["approvals"]),
@@ -141,6 +154,10 @@ def _explanation(value: Value) -> str:
     lines += ["", table(("suite", "verdict", "value", "n", "reason"), gates)] if gates else []
     lines += _left_behind(value)
     return "\n".join(lines)
+
+
+def _together(batch: Sequence[int]) -> str:
+    return f", in one batch: {named(batch)}" if batch else ""
 
 
 def _short(waits: str) -> str:

@@ -16,6 +16,7 @@ from daemon.console import progress, show, table
 from daemon.house import operator_relations, utc_now
 from daemon.orders import require_state
 from daemon.status import is_running, read_status
+from policies.batches import named
 from policies.plan import Plan, Step, plan_queue, plan_rows
 from policies.relations import load_relations, relation_key
 from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
@@ -109,7 +110,7 @@ def status(args: argparse.Namespace, config: Config) -> int:
         f"model       {found['model']}, generation {found['live_generation']}",
         f"weights     {found['weights_sha256']}",
         f"edits       {counts}",
-        f"in work     {'edit ' + str(work['edit']) + ', ' + work['stage'] if work else 'nothing'}",
+        f"in work     {named(work['edits']) + ', ' + work['stage'] if work else 'nothing'}",
         f"next due    {found['next_due'] or '-'}",
         *_capacity(found["capacity"]),
         *_by_source(found["waiting"]),

@@ -67,6 +67,7 @@ class EditingSettings:
     heartbeat_seconds: float = _bounded(600.0, 0.1, 86400)
     memory_limit_bytes: int = _bounded(12 * GIB, 0, 2**50)  # 0: no cap
     max_attempts: int = _bounded(3, 1, 20)
+    batch_size: int = _bounded(1, 1, 64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Service:
         self._control = ControlSocket(house.layout.run, views, lambda: self.post(Signal.TICK))
         self._rescan_seconds = house.config.inbox.rescan_seconds
         self._stopping = ""
-        self._editing: int | None = None
+        self._editing: tuple[int, ...] = ()
         self._last_look = 0.0
         self._last_scan = time.monotonic()
         self._patience = Patience()
@@ -187,15 +187,14 @@ class Service:
         self._look()
         self._schedule.due_at(house.ledger.next_due_after(house.now()))
         self._pulse.say(said)
-        return said.startswith("edit ") and " waits:" not in said
+        return said.startswith(("edit ", "edits ")) and " waits:" not in said
 
     def _step(self) -> str:
-        upcoming = cycle.next_edit(self._house)
-        self._editing = upcoming.id if upcoming else None
+        self._editing = tuple(edit.id for edit in cycle.next_batch(self._house))
         try:
             return cycle.step(self._house, self._idle)
         finally:
-            self._editing = None
+            self._editing = ()
             run_files.forget(self._house.layout, run_files.PROGRESS)
 
     def _idle(self, stage: str) -> str | None:
@@ -213,15 +212,16 @@ class Service:
             with self._enduring():
                 self._meanwhile(stage)
         self._look()
-        return None if self._editing is None else control.urgent(self._house, self._editing)
+        return control.urgent(self._house, self._editing) if self._editing else None
 
     def _meanwhile(self, stage: str) -> None:
         """What is also done while a worker runs; trouble here is no reason to end what it does."""
         self._ingest()
         self._control.note_orders(self._house.ledger, self._house.now())
         control.execute_open(self._house, kinds=control.QUICK)
-        if self._editing is not None:
-            run_files.write(self._house.layout, run_files.PROGRESS, {"edit": self._editing, "stage": stage})
+        if self._editing:
+            work = {"edit": self._editing[0], "edits": self._editing, "stage": stage}
+            run_files.write(self._house.layout, run_files.PROGRESS, work)
 
     def _ingest(self) -> None:
         # By this clock and not by the scheduler's: that one stands still while the time of day is set back.

@@ -20,7 +20,7 @@ SHOWN = 3  # refused files, the newest ones
 
 
 def read_work(config: Config) -> dict[str, Any] | None:
-    """The edit in work and its stage, None when there is none."""
+    """The edits in work and their stage, None when there are none."""
     return _read(config, run_files.PROGRESS)
 
 

@@ -21,6 +21,7 @@ from daemon.inbox import is_ignored, printable
 from daemon.ingest import diff_rows
 from daemon.status import read_work
 from daemon.users import ourselves
+from policies.batches import named
 from store.errors import FactFileError, PalimpsestError, UnreachableError, UsageError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, Edit, EditState
@@ -110,7 +111,7 @@ def wait(
             if rows is not None:
                 return rows
             work = read_work(config)
-            on_stage(f"edit {work['edit']} {work['stage']}" if work else "waiting")
+            on_stage(f"{named(work['edits'])} {work['stage']}" if work else "waiting")
             if lock.holder() is None:
                 raise UnreachableError(
                     "wait for file",

@@ -24,6 +24,7 @@ from policies.sources import (
     Waiting,
     policies_from,
     waiting,
+    within_rates,
 )
 from store.facts import Edit, EditState
 from store.generations import ModelStore
@@ -63,6 +64,13 @@ def assess(ledger: Ledger, policies: Policies, now: datetime) -> dict[int, Wait]
         {edit: [row["actor"] for row in rows] for edit, rows in approvals.items()},
     )
     return waiting(pending, policies, traffic, now)
+
+
+def begun_together(house: House, edits: Iterable[Edit]) -> list[Edit]:
+    """Those of `edits`, none of which waits, that may be begun at once."""
+    now = house.now()
+    begun = (Begun(*row) for row in house.ledger.begun_since(now - HOUR))
+    return within_rates(edits, policies_from(house.config.sources), begun, now)
 
 
 def note(house: House) -> None:

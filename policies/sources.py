@@ -238,6 +238,21 @@ def waiting(edits: Iterable[Edit], policies: Policies, traffic: Traffic, now: da
     return found
 
 
+def within_rates(
+    edits: Iterable[Edit], policies: Policies, begun: Iterable[Begun], now: datetime
+) -> list[Edit]:
+    """Those of `edits` that may be begun at once, in their order: of a source what its rate leaves."""
+    taken, found = _begun(policies, begun, now), list[Edit]()
+    for edit in edits:
+        policy = policies.of(edit.source)
+        if edit.repeats is None:
+            if _rate(edit, policy, taken[policy.name]):
+                continue
+            taken[policy.name][edit.id] = now
+        found.append(edit)
+    return found
+
+
 def needed(policy: Policy, size: int) -> int:
     """How many users must approve an edit that is one of `size` at once (0: of no wide change)."""
     return max(int(policy.require_approval), policy.approvals if size else 0)
@@ -267,7 +282,7 @@ def _rate(edit: Edit, policy: Policy, begun: Mapping[int, datetime]) -> Wait | N
     return Wait(For.RATE, "its source's rate", f"{why}; goes on at {when}", until)
 
 
-def _begun(policies: Policies, begun: Iterable[Begun], now: datetime) -> Mapping[str, dict[int, datetime]]:
+def _begun(policies: Policies, begun: Iterable[Begun], now: datetime) -> dict[str, dict[int, datetime]]:
     """By policy, the edits begun within the last hour and when."""
     found = defaultdict[str, dict[int, datetime]](dict)
     for each in begun:

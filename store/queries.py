@@ -99,15 +99,17 @@ class LedgerQueries:
             raise LedgerError("read ledger", f"edit {edit_id}", "there is none", "see `palimpsest status`")
         return found[0]
 
-    def due_edits(self, now: datetime, limit: int, without: Iterable[int] = ()) -> list[Edit]:
+    def due_edits(
+        self, now: datetime, limit: int, without: Iterable[int] = (), like: Edit | None = None
+    ) -> list[Edit]:
         """Pending edits whose time has come, less those of `without`: by priority, then effective_at,
-        then id."""
+        then id. `like`: only those that are of the same batch, or of none as that one is."""
         return self._edits(
             "WHERE edits.state = 'pending' AND (edits.effective_at IS NULL OR edits.effective_at <= ?) "
-            "AND edits.id NOT IN (SELECT value FROM json_each(?)) "
+            "AND edits.id NOT IN (SELECT value FROM json_each(?)) AND (? OR edits.batch IS ?) "
             "ORDER BY CASE edits.priority WHEN 'high' THEN 0 WHEN 'normal' THEN 1 ELSE 2 END, "
             "edits.effective_at, edits.id LIMIT ?",
-            [time_text(now), json.dumps(list(without)), limit],
+            [time_text(now), json.dumps(list(without)), like is None, like and like.batch, limit],
         )
 
     def next_due_after(self, now: datetime) -> datetime | None:
