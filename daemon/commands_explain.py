@@ -48,10 +48,10 @@ def _number_of(what: Sequence[str]) -> int:
 
 def _edit(config: Config, ledger: Ledger, edit: Edit) -> Value:
     pending = [edit] if edit.state is EditState.PENDING else []
-    waiting = waits.shown(config, ledger, pending, running=is_running(config)) if pending else {}
+    waiting = waits.standing(config, ledger, pending, running=is_running(config)) if pending else {}
     return {
         "edit": to_wire(edit),
-        "waits": waiting.get(edit.id, ""),
+        "waits": str(waiting.get(edit.id, "")),
         "approvals": ledger.approvals([edit.id]).get(edit.id, []),
         "outcomes": ledger.outcomes(edit.id),
         "readings": ledger.readings(edit_id=edit.id),
@@ -144,7 +144,7 @@ def _explanation(value: Value) -> str:
 
 
 def _short(waits: str) -> str:
-    what = waits.partition(":")[0]
+    what = waits.partition(": ")[0]
     return f": waits for {what}" if what else ""
 
 

@@ -8,20 +8,21 @@ worker job and one candidate generation; `step` returns a sentence that says wha
             -> already_known                          no weights change
             -> pending | failed                       the machinery broke: later, then a human
 
-An edit that waits (for room on the disk, the model's capacity, approval, its source's rate or damaged
-vectors to be restored) stays pending: why is worked out each time, so that nobody has to set it going again.
-One that was begun when the machine failed it (`store.trouble`) is put back by `daemon.recovery`.
+An edit that waits (for room on the disk, the model's capacity, approval, its source's rate, another hour or
+damaged vectors to be restored) stays pending: why is worked out each time, so that nobody has to set it going
+again. One that was begun when the machine failed it (`store.trouble`) is put back by `daemon.recovery`.
 """
 
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from daemon import capacity, waits
 from daemon.commit import commit_edit
 from daemon.house import House, scratch
-from daemon.jobs import Edited, edit_job, read_edited, theta_of
+from daemon.jobs import FIRST_RECIPE, Edited, edit_job, read_edited, theta_of
 from daemon.report import observe, sentence
 from daemon.runner import WorkerError, WorkerStopped, never
 from policies.gates import gates_for, judge
@@ -44,7 +45,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     edit = next_edit(house)
     if edit is None:
         return _why_none(house)
-    if why := left.waits or _lacks(house):
+    if why := left.waits or waits.by_hours(house, edit) or _lacks(house):
         return f"edit {edit.id} waits: {why}"
     began = house.now()
     edit = house.ledger.transition(
@@ -117,7 +118,12 @@ def conclude(house: House, edit: Edit, edited: Edited, staging: Path) -> Outcome
             house,
             edit,
             after_judgement(
-                judgement, recipe=edit.recipe, attempts=edit.attempt, now=house.now(), limits=_limits(house)
+                judgement,
+                recipe=edit.recipe,
+                attempts=edit.attempt,
+                now=house.now(),
+                ladder=_ladder(house),
+                limits=_limits(house),
             ),
         )
     return _outcome(house, edit, edited, judgement)
@@ -171,4 +177,12 @@ def _outcome(house: House, edit: Edit, edited: Edited, judgement: Judgement | No
 
 
 def _limits(house: House) -> Limits:
-    return Limits(attempts=house.config.editing.max_attempts)
+    given = house.config.retries
+    first, longest = given.first_wait_seconds, given.longest_wait_seconds
+    return Limits(given.attempts, timedelta(seconds=first), timedelta(seconds=longest))
+
+
+def _ladder(house: House) -> tuple[str, ...]:
+    """The recipes in the order in which they are tried: what the configuration begins with isn't repeated."""
+    config = house.config
+    return (FIRST_RECIPE, *(name for name in config.retries.recipes if name != config.editing.recipe))

@@ -113,7 +113,9 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Edits waiting or being worked on")
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest edit that is due")
         self.held = gauge("edits_held", "Edits held for a human")
-        self.waiting = gauge("edits_waiting", "Edits that wait for approval or their source's rate", "reason")
+        self.waiting = gauge(
+            "edits_waiting", "Edits that wait for approval, their source's rate or the hour", "reason"
+        )
         self.live_generation = gauge("live_generation", "Number of the live generation; 0 is the base")
         self.served_generation = gauge(
             "served_generation", "Number of the generation that the serving endpoint was last found with"

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from store import audit
 from store.connection import faults, integrity_faults
 from store.errors import LedgerError
-from store.facts import Edit, EditState, FactKey, FactRow, Generation, Reading, Suite
+from store.facts import Edit, EditState, FactKey, FactRow, Generation, Priority, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
 from store.times import parse_time, time_text
 
@@ -109,6 +109,16 @@ class LedgerQueries:
             "edits.effective_at, edits.id LIMIT ?",
             [time_text(now), json.dumps(list(without)), limit],
         )
+
+    def due_counts(self, now: datetime, without: Iterable[int] = ()) -> dict[Priority, int]:
+        """How many edits `due_edits` would find of each priority, had it no limit."""
+        sql = (
+            "SELECT priority, count(*) FROM edits WHERE state = 'pending' "
+            "AND (effective_at IS NULL OR effective_at <= ?) "
+            "AND id NOT IN (SELECT value FROM json_each(?)) GROUP BY priority"
+        )
+        counted = self._db.execute(sql, [time_text(now), json.dumps(list(without))]).fetchall()
+        return {Priority(priority): count for priority, count in counted}
 
     def next_due_after(self, now: datetime) -> datetime | None:
         """When the next pending edit of the future takes effect."""
