@@ -108,11 +108,12 @@ def wait(
     ledger = Ledger.open_readonly(config.layout.ledger)
     try:
         while True:
-            rows = _settled(config, ledger, dropped, gives_up)
-            if not isinstance(rows, str):
+            rows, waits_for, done, total = _settled(config, ledger, dropped, gives_up)
+            if rows is not None:
                 return rows
             work = read_work(config)
-            on_stage(f"edit {work['edit']} {work['stage']}" if work else rows)
+            doing = f"edit {work['edit']} {work['stage']}" if work else waits_for
+            on_stage(f"{doing}: {done}/{total}" if total else doing)
             if lock.holder() is None:
                 raise UnreachableError(
                     "wait for file",
@@ -127,27 +128,31 @@ def wait(
         ledger.close()
 
 
-def _settled(config: Config, ledger: Ledger, dropped: Drop, gives_up: datetime) -> list[dict[str, Any]] | str:
-    """The file's rows once nothing of it that could be done in time is due any more; before, what is
-    waited for."""
+def _settled(
+    config: Config, ledger: Ledger, dropped: Drop, gives_up: datetime
+) -> tuple[list[dict[str, Any]] | None, str, int, int]:
+    """The file's rows once nothing of it that could be done in time is due any more, None before; what is
+    waited for; edits that are done, and all."""
+    unread = None, "waiting", 0, 0
     if os.path.lexists(config.layout.inbox / dropped.name):
-        return "waiting"
+        return unread
     seen = ledger.file_seen(dropped.sha256)
     if seen is None:
-        return "waiting"
+        return unread
     if seen["status"] == "rejected":
         if datetime.fromisoformat(seen["received_at"]) < dropped.at:
-            return "waiting"
+            return unread
         raise _refused(dropped, seen["error"] or {})
     rows = ledger.file_rows(seen["id"])
     edits = {row["edit_id"]: ledger.edit(row["edit_id"]) for row in rows if row["edit_id"] is not None}
     due = [edit for edit in edits.values() if _is_due(edit)]
     waiting = waits.standing(config, ledger, due, running=True) if due else {}
     late = {n for n, wait in waiting.items() if wait.until is None or wait.until > gives_up}
+    done = len(edits) - len(due)
     if any(edit.id not in late for edit in due):
         soon = next((wait.what for n, wait in waiting.items() if n not in late), "")
-        return f"waiting for {soon}" if soon else "waiting"
-    return [_row(row, edits.get(row["edit_id"]), waiting) for row in rows]
+        return None, f"waiting for {soon}" if soon else "waiting", done, len(edits)
+    return [_row(row, edits.get(row["edit_id"]), waiting) for row in rows], "", done, len(edits)
 
 
 def _is_due(edit: Edit) -> bool:

@@ -11,6 +11,7 @@ from daemon import capacity, control, waits
 from daemon.chain import EVERY_SECONDS
 from daemon.house import House
 from daemon.metrics import Stage, Vitals
+from daemon.publish import SERVED
 from policies.gates import gates_for
 from policies.sources import For
 from store.errors import GenerationError
@@ -63,6 +64,8 @@ def take_vitals(house: House) -> Vitals:
         oldest_pending_age=max((now - min(waiting)).total_seconds(), 0.0) if waiting else 0.0,
         held=states.get(EditState.HELD, 0),
         live_generation=house.live_number,
+        served_generation=_served_generation(house),
+        rollbacks=_rollbacks(house),
         paused_since=_paused_since(house),
         disk_free_bytes=shutil.disk_usage(house.layout.state).free,
         disk_full=house.room.lacking,
@@ -75,6 +78,20 @@ def take_vitals(house: House) -> Vitals:
         suites=_suites(house),
         last_success=_last_success(house),
     )
+
+
+def _served_generation(house: House) -> int | None:
+    """What the hooks last found; nothing is known without hooks."""
+    found: int | None = house.ledger.get_setting(SERVED) if house.config.publish.hooks else None
+    return found
+
+
+def _rollbacks(house: House) -> int:
+    newest = house.ledger.newest_switch()
+    if newest not in house.rollbacks:
+        house.rollbacks.clear()
+        house.rollbacks[newest] = len(house.ledger.rollbacks())
+    return house.rollbacks[newest]
 
 
 def _paused_since(house: House) -> float | None:

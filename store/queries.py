@@ -16,17 +16,15 @@ from store.connection import faults, integrity_faults
 from store.errors import LedgerError
 from store.facts import Edit, EditState, FactKey, FactRow, Generation, Priority, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
+from store.standing import Standing
 from store.times import parse_time, time_text
 
 _EDITS = "SELECT edits.*, facts.subject, facts.relation FROM edits JOIN facts ON facts.id = edits.fact_id"
 _MANY = 1_000  # keys above which reading all facts is quicker than asking for each
 
 
-class LedgerQueries:
+class LedgerQueries(Standing):
     """The reading half of `store.ledger.Ledger`."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
 
     # files
 

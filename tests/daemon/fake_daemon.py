@@ -2,8 +2,8 @@
 
     python -m tests.daemon.fake_daemon STATE [SCRIPT [RETENTION]]
 
-SCRIPT and RETENTION are the fake runner's, as JSON. STATE/config.toml may hold further
-settings, STATE/ahead how many seconds its clock is ahead of ours. Initialises the state directory when it isn't.
+SCRIPT and RETENTION are the fake runner's, as JSON. STATE/config.toml may hold further settings, STATE/ahead
+how many seconds its clock is ahead of ours. Initialises the state directory when it isn't.
 """
 
 import json
