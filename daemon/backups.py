@@ -33,9 +33,10 @@ LEDGER, BLOBS, RELATIONS, CONFIG = "ledger.sqlite", "blobs", "relations", "confi
 KEPT = frozenset({"lock", "backups", "replaced"})  # what a restore leaves where it is
 
 Idle = Callable[[str], str | None]
+OnStage = Callable[[str], None]
 
 
-def make(house: House, to: Path | None = None) -> Path:
+def make(house: House, to: Path | None = None, on_stage: OnStage = lambda _stage: None) -> Path:
     """Write one backup below `to` (default: backups/), verify it, let the oldest ones go; returns its folder.
 
     What is written appears by one rename. Raises GenerationError when its bytes can't be read back.
@@ -47,8 +48,9 @@ def make(house: House, to: Path | None = None) -> Path:
     _sweep(parent)
     staging.mkdir()
     try:
-        _fill(house, staging, newest(parent))
+        _fill(house, staging, newest(parent), on_stage)
         fields = {"model": house.config.model.name, "made": now.isoformat(), "live": house.live_number}
+        on_stage("verifying")
         seal(staging, fields, weights=False)
         if faults := differences(staging):
             raise GenerationError("back up", str(target), faults[0], "check the disk, then try again")
@@ -63,6 +65,7 @@ def make(house: House, to: Path | None = None) -> Path:
     for old in every(parent)[: -house.config.backup.keep]:
         (old / MANIFEST).unlink()  # from here on it is no backup
     _sweep(parent)
+    _let_copies_go(house.layout.backups, every(parent), house.config.backup.keep)
     house.log.info("backup.done", name=target.name)
     return target
 
@@ -72,6 +75,17 @@ def _sweep(parent: Path) -> None:
     for path in (*parent.glob(".[0-9]*Z*.tmp"), *parent.glob("[0-9]*T[0-9]*Z*")):
         if path.name.startswith(".") or not (path / MANIFEST).exists():
             shutil.rmtree(path)
+
+
+def _let_copies_go(folder: Path, kept: list[Path], keep: int) -> None:
+    """Remove the ledger's copies of before a migration, and those that older versions made, once there are
+    `keep` whole backups and all are newer."""
+    if len(kept) < keep:
+        return
+    oldest = (kept[0] / MANIFEST).stat().st_mtime
+    for path in (*folder.glob("before-*.sqlite"), *folder.glob("ledger-*.sqlite")):
+        if path.stat().st_mtime < oldest:
+            path.unlink()
 
 
 def every(parent: Path) -> list[Path]:
@@ -92,8 +106,9 @@ def _free(parent: Path, name: str) -> Path:
     return path
 
 
-def _fill(house: House, staging: Path, before: Path | None) -> None:
+def _fill(house: House, staging: Path, before: Path | None, on_stage: OnStage) -> None:
     """The ledger first: the blobs that this very copy names are what has to be with it."""
+    on_stage("ledger")
     house.ledger.backup(staging / LEDGER)
     with Ledger.open_readonly(staging / LEDGER) as copy:
         wanted = sorted(copy.referenced_blobs())
@@ -101,7 +116,8 @@ def _fill(house: House, staging: Path, before: Path | None) -> None:
         (staging / name).unlink(missing_ok=True)
     blobs = BlobStore(staging / BLOBS)
     old = None if before is None else BlobStore(before / BLOBS)
-    for sha256 in wanted:
+    for count, sha256 in enumerate(wanted):
+        on_stage(f"vectors: {count}/{len(wanted)}")
         # Backups share blobs with each other, never with what they protect.
         if old is not None and old.has(sha256):
             make_dirs(blobs.path(sha256).parent)

@@ -9,11 +9,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon import bench_plot, bench_table, fetch
+from daemon import bench_plot, bench_table, console, fetch
 from daemon.initialise import source_directory
 from store.disk import write_atomic
 from store.errors import UsageError
@@ -139,7 +140,7 @@ def measure(
     live = pretended_live(head["live"])
     left_out: Report = {}
     found = harness.Report(lambda r: publish(as_json(r, complete=False)))
-    with tempfile.TemporaryDirectory(prefix="palimpsest-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="palimpsest-bench-") as scratch, progress() as beat:
         base, cache = Path(scratch) / "base", Path(scratch) / "cache"
         init = {
             "kind": "init",
@@ -150,9 +151,9 @@ def measure(
             "dtype": "float32",
             "device": "cpu",
         }
-        jobs.run(init, progress)
-        world = World(load(base), base, bank.read(cache), progress)
-        progress("ask the base")
+        jobs.run(init, beat)
+        world = World(load(base), base, bank.read(cache), beat)
+        beat("ask the base")
         cases, left = harness.firm(world, cases, least=0 if head["unknown"] else harness.FIRM)
         left_out |= left
         if not cases:
@@ -163,16 +164,29 @@ def measure(
                 harness.run_sequential(world, cases, name, method_named(name), found)
             else:
                 harness.run_single(world, cases, name, method_named(name), found, live)
-    progress("done")
-    print(file=sys.stderr)
     report = as_json(found, complete=True)
     publish(report)
     return report
 
 
-def progress(stage: str) -> None:
-    """One line on a terminal, rewritten; a line for each case elsewhere."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{stage[:78]}", end="", file=sys.stderr, flush=True)
-    elif stage.startswith("case "):
-        print(stage, file=sys.stderr, flush=True)
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A bar of cases on a terminal; a line for each case elsewhere."""
+
+    def line(stage: str) -> None:
+        if stage.startswith("case "):
+            print(stage, file=sys.stderr, flush=True)
+
+    if not sys.stderr.isatty():
+        yield line
+        return
+    with console.progress("bench") as on_stage:
+        counted = ""
+
+        def bar(stage: str) -> None:
+            nonlocal counted
+            if stage.startswith("case "):
+                counted = stage.split()[1]
+            on_stage(f"{stage}: {counted}" if counted else stage)
+
+        yield bar

@@ -27,18 +27,30 @@ from daemon import (
     demo,
 )
 from daemon.config import Config, load
+from daemon.console import show
 from daemon.orders import OrderFailed
 from daemon.vitals import our_version
 from store import failpoints
-from store.errors import EXIT_OK, ConfigError, FactFileError, PalimpsestError, UsageError
+from store.errors import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ConfigError,
+    FactFileError,
+    PalimpsestError,
+    UsageError,
+)
 
 Command = Callable[[argparse.Namespace, Config], int]
-EXIT_INTERRUPTED = 130
 EXAMPLES = {
     "init": ("init", "init --state /srv/bot --model /srv/models/bot"),
+    "fetch-model": ("fetch-model",),
     "run": ("run", "run --config /etc/palimpsest/bot.toml"),
+    "demo": ("demo", "demo --model /srv/models/bot --keep"),
     "submit": ("submit facts.jsonl", "submit --wait facts.csv", "submit --dry-run facts.yaml"),
     "plan": ("plan", "plan facts.jsonl"),
+    "status": ("status", "status --state /srv/bot --json"),
     "facts": ("facts", "facts south korea"),
     "history": ("history", 'history "South Korea" capital'),
     "explain": ("explain 12", 'explain "South Korea" capital'),
@@ -49,15 +61,33 @@ EXAMPLES = {
     "diff": ("diff 3 4", "diff 0 4 --json"),
     "materialize": ("materialize --generation 3 --out ./bot-3", "materialize --as-of 2026-01-31 --out ./bot"),
     "rollback": ("rollback --to 3", "rollback --edit 12", 'rollback --dry-run --fact "South Korea" capital'),
+    "pause": ("pause",),
+    "resume": ("resume",),
+    "retry": ("retry 12",),
+    "cancel": ("cancel 12",),
+    "approvals": ("approvals", "approvals --json"),
+    "approve": ("approve 12", "approve 12-61 70"),
+    "pin": ("pin 3", "pin 3 --off"),
     "report": ("report --out report.html",),
     "backup": ("backup", "backup --to /mnt/backups"),
     "restore": ("restore --state /srv/bot /mnt/backups/20260131T120000Z", "restore --replace BACKUP"),
+    "verify": ("verify", "verify --json"),
+    "doctor": ("doctor", "doctor --config /etc/palimpsest/bot.toml"),
+    "gc": ("gc --dry-run", "gc"),
     "bench": ("bench --cases cases.jsonl --n 20 --json report.json",),
+    "config": ("config check /etc/palimpsest/bot.toml",),
+    "config check": ("config check", "config check /etc/palimpsest/bot.toml --json"),
     "completion": (
         "completion bash > ~/.local/share/bash-completion/completions/palimpsest",
         "completion zsh > ~/.zfunc/_palimpsest",
     ),
 }
+
+
+class Interrupted(PalimpsestError):
+    """The user has had enough."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +100,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    named, as_json = " ".join(arguments[:1]), "--json" in arguments
     try:
         failpoints.arm(os.environ)
         refuse_python_daemon()
@@ -78,12 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         command: Command = args.command
         return command(args, config)
     except PalimpsestError as error:
-        return _report(error, as_json="--json" in arguments)
+        return _report(error, as_json=as_json)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _report(Interrupted("run command", named, "interrupted"), as_json=as_json)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return EXIT_FAILED
+    except OSError as error:
+        told = PalimpsestError("run command", str(error.filename or named), error.strerror or str(error))
+        return _report(told, as_json=as_json)
 
 
 def refuse_python_daemon(name: str = "python-daemon") -> None:
@@ -122,7 +156,13 @@ def make_parser() -> argparse.ArgumentParser:
     place.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: DIR/config.toml)")
     common = _Parser(add_help=False, parents=[place])
     common.add_argument("--json", action="store_true", help="print JSON")
-    parser = _Parser(prog="palimpsest", description="Keeps a compact language model's facts current.")
+    codes = "\n".join(f"  {code:3}  {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = _Parser(
+        prog="palimpsest",
+        description="Keeps a compact language model's facts current.",
+        epilog=f"exit status:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"palimpsest {our_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
 
@@ -140,27 +180,31 @@ def make_parser() -> argparse.ArgumentParser:
     benched = commands.add_parser("bench", parents=[place], help=measured, **told("bench", measured))
     bench.add_arguments(benched)
     benched.set_defaults(command=lambda args, _config: bench.main(args))
-    made = commands.add_parser("config", help="check a configuration")
+    checked = "check a configuration"
+    made = commands.add_parser("config", help=checked, **told("config", checked))
     below = made.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    check = below.add_parser("check", parents=[common], help="list every fault of a configuration")
+    faults = "list every fault of a configuration"
+    check = below.add_parser("check", parents=[common], help=faults, **told("config check", faults))
     check.add_argument("file", nargs="?", type=Path, metavar="FILE")
     check.set_defaults(command=commands_run.config_check)
     script = "print a script that completes commands in a shell"
     shell = commands.add_parser("completion", help=script, **told("completion", script))
     shell.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
-    shell.set_defaults(command=lambda args, _config: completion(args.shell), config=None, state=None)
+    shell.add_argument("--json", action="store_true", help="print JSON")
+    shell.set_defaults(command=completion, config=None, state=None)
     return parser
 
 
 def told(name: str, description: str) -> dict[str, Any]:
     """A command's help: what it does, then how it is typed."""
-    lines = "\n".join(f"  palimpsest {example}" for example in EXAMPLES.get(name, ()))
+    lines = "\n".join(f"  palimpsest {example}" for example in EXAMPLES[name])
     shown = argparse.RawDescriptionHelpFormatter
-    return {"description": description, "epilog": lines and f"examples:\n{lines}", "formatter_class": shown}
+    return {"description": description, "epilog": f"examples:\n{lines}", "formatter_class": shown}
 
 
-def completion(shell: str) -> int:
-    print(shtab.complete(make_parser(), shell))
+def completion(args: argparse.Namespace, _config: Config) -> int:
+    script = shtab.complete(make_parser(), args.shell)
+    show({"shell": args.shell, "script": script}, script, as_json=args.json)
     return EXIT_OK
 
 

@@ -10,9 +10,10 @@ from http import HTTPStatus
 from daemon import control_client
 from daemon.commands_queue import reading
 from daemon.config import Config
-from daemon.console import show, table
+from daemon.console import show
 from daemon.orders import give
-from daemon.status import waiting_for_approval
+from daemon.status import counted, waiting_for_approval
+from daemon.tones import table
 from store.errors import EXIT_OK
 
 MOST = 10_000  # edits in one range: a slip of the finger, not a wish
@@ -36,7 +37,7 @@ def approve(args: argparse.Namespace, config: Config) -> int:
     result = give(config, "approve", {"edits": edits})
     lines = [f"edit {number} still waits for {what}" for number, what in result["still_wait"].items()]
     count = len(result["approved"])
-    show(result, "\n".join([f"{count} edit{'' if count == 1 else 's'} approved", *lines]), as_json=args.json)
+    show(result, "\n".join([f"{counted(count, 'edit')} approved", *lines]), as_json=args.json)
     return EXIT_OK
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from daemon import waits
 from daemon.commands_queue import reading
 from daemon.config import Config
-from daemon.console import show, table
+from daemon.console import show
 from daemon.status import is_running
+from daemon.tones import table, word
 from policies.batches import named
 from store.errors import EXIT_OK, LedgerError, UsageError
 from store.facts import Edit, EditState, FactKey, FactRow
@@ -50,11 +51,11 @@ def _number_of(what: Sequence[str]) -> int:
 
 def _edit(config: Config, ledger: Ledger, edit: Edit) -> Value:
     pending = [edit] if edit.state is EditState.PENDING else []
-    waiting = waits.shown(config, ledger, pending, running=is_running(config)) if pending else {}
+    waiting = waits.standing(config, ledger, pending, running=is_running(config)) if pending else {}
     return {
         "edit": to_wire(edit),
         "batch": _batch(ledger, edit),
-        "waits": waiting.get(edit.id, ""),
+        "waits": str(waiting.get(edit.id, "")),
         "approvals": ledger.approvals([edit.id]).get(edit.id, []),
         "outcomes": ledger.outcomes(edit.id),
         "readings": ledger.readings(edit_id=edit.id),
@@ -137,12 +138,14 @@ def _explanation(value: Value) -> str:
     wanted = "not known" if edit["op"] == "retract" else edit["new"]
     lines = [
         f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
-        f"state {edit['state']}{_short(value['waits'])}, generation {edit['generation']}",
+        f"state {word(edit['state'])}{_short(value['waits'])}{_made(edit['generation'])}",
         f"try   {edit['attempt']}, recipe {edit['recipe']}{_together(value['batch'])}",
-        f"why   {edit['reason']}",
-        *wrap(f"waits for {value['waits']}" if value["waits"] else "", 79, subsequent_indent=" " * 6),
+        *_wrapped(f"why   {edit['reason']}"),
+        *(_wrapped(f"waits for {value['waits']}") if value["waits"] else ()),
         *(f"approved by {row['actor']} at {row['approved_at']}" for row in value["approvals"]),
     ]
+    for count, earlier in enumerate(outcomes[:-1], 1):
+        lines += _wrapped(f"try {count} came to: {earlier['verdict_reason'] or earlier['reason']}")
     if outcomes:
         last = outcomes[-1]
         lines += [f"before  {last['before']}", f"after   {last['after']}"]
@@ -150,7 +153,9 @@ def _explanation(value: Value) -> str:
         best = sorted(last["localisation"], key=lambda m: -m["attribution"])[:5]
         cells = [(m["module"], f"{m['attribution']:.3f}", _number(m["effect"])) for m in best]
         lines += ["", table(("module", "attribution", "effect"), cells)] if cells else []
-    gates = [(r["suite"], r["verdict"], _number(r["value"]), r["n"], r["reason"]) for r in value["readings"]]
+    gates = [
+        (r["suite"], r["verdict"], _number(r["value"]), r["n"], _why(r)) for r in _last(value["readings"])
+    ]
     lines += ["", table(("suite", "verdict", "value", "n", "reason"), gates)] if gates else []
     lines += _left_behind(value)
     return "\n".join(lines)
@@ -160,21 +165,37 @@ def _together(batch: Sequence[int]) -> str:
     return f", in one batch: {named(batch)}" if batch else ""
 
 
+def _made(generation: int | None) -> str:
+    return "" if generation is None else f", generation {generation}"
+
+
+def _wrapped(line: str) -> list[str]:
+    return wrap(line, 79, subsequent_indent=" " * 6)
+
+
+def _last(rows: list[Value]) -> list[Value]:
+    """Those of the last try that left any; the JSON has them all."""
+    return [row for row in rows if row["outcome_id"] == rows[-1]["outcome_id"]]
+
+
+def _why(reading: Value) -> str:
+    """Without the suite's name, which stands in the first column already."""
+    return str(reading["reason"]).removeprefix(f"{reading['suite']}: ")
+
+
 def _short(waits: str) -> str:
-    what = waits.partition(":")[0]
+    what = waits.partition(": ")[0]
     return f": waits for {what}" if what else ""
 
 
 def _left_behind(value: Value) -> list[str]:
     """What the last try found of the old answer; the prompts and answers are in the JSON."""
-    rows = value["soft_forgetting"]
-    last = [row for row in rows if row["outcome_id"] == rows[-1]["outcome_id"]]
     cells = [
         (
             row["measure"], _number(row["before"]), _number(row["after"]), row["n"],
             _kinds(row, "kind_before"), _kinds(row, "kind_after"),
         )
-        for row in last
+        for row in _last(value["soft_forgetting"])
     ]  # fmt: skip
     head = ("left of old", "before", "after", "n", "answers before", "answers after")
     return ["", table(head, cells)] if cells else []

@@ -13,9 +13,8 @@ from daemon.house import open_house
 from daemon.initialise import source_directory
 from daemon.logs import quiet_log
 from daemon.orders import require_state
-from store.errors import EXIT_OK
-
-EXIT_FAULTS = 1
+from daemon.tones import word
+from store.errors import EXIT_FAILED, EXIT_OK
 
 
 def verify(args: argparse.Namespace, config: Config) -> int:
@@ -27,16 +26,19 @@ def verify(args: argparse.Namespace, config: Config) -> int:
     lines = [first, *(_told(f"{f.where}: {f.cause}", f.hint) for f in faults)]
     value = [{"where": f.where, "cause": f.cause, "hint": f.hint} for f in faults]
     show({"ok": not faults, "faults": value}, "\n".join(lines), as_json=args.json)
-    return EXIT_FAULTS if faults else EXIT_OK
+    return EXIT_FAILED if faults else EXIT_OK
 
 
 def examine(args: argparse.Namespace, config: Config) -> int:
     """Look for what usually is wrong; exit status 1 when a problem is found, warnings don't count."""
     found = doctor.examine(config)
-    lines = [_told(f"{f.level:8} {f.check}: {f.detail}", f.hint) for f in found]
+    lines = [
+        word(f.level) + _told(f"{f.level:8} {f.check}: {f.detail}", f.hint).removeprefix(f.level)
+        for f in found
+    ]
     value = [{"check": f.check, "level": f.level, "detail": f.detail, "hint": f.hint} for f in found]
     show(value, "\n".join(lines), as_json=args.json)
-    return EXIT_FAULTS if any(f.level == doctor.PROBLEM for f in found) else EXIT_OK
+    return EXIT_FAILED if any(f.level == doctor.PROBLEM for f in found) else EXIT_OK
 
 
 def _told(text: str, hint: str) -> str:
@@ -50,8 +52,8 @@ def _told(text: str, hint: str) -> str:
 def backup(args: argparse.Namespace, config: Config) -> int:
     """Write and verify one backup."""
     require_state(config)
-    with open_house(config, log=quiet_log(config.logs)) as house:
-        path = backups.make(house, args.to and args.to.absolute())
+    with open_house(config, log=quiet_log(config.logs)) as house, progress("backup") as on_stage:
+        path = backups.make(house, args.to and args.to.absolute(), on_stage)
     show({"path": str(path)}, str(path), as_json=args.json)
     return EXIT_OK
 
@@ -63,11 +65,7 @@ def restore(args: argparse.Namespace, config: Config) -> int:
         config = load(kept, config.daemon.state_dir)  # what the restored daemon will read
     source = source_directory(args.model or config.model.source)
     with progress("restore") as on_stage:
-
-        def idle(stage: str) -> None:
-            on_stage(stage)
-
-        result = backups.restore(config, place, source, replace=args.replace, idle=idle)
+        result = backups.restore(config, place, source, replace=args.replace, idle=on_stage)
     lines = [
         f"{config.layout.state} is as it was at {result['made'][:19]}",
         f"generation {result['live_generation']} is live, weights {result['weights_sha256']}",

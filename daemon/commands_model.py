@@ -8,9 +8,10 @@ from datetime import UTC, date, datetime, time
 
 from daemon.asking import ask_generation, ask_model, differences, find_generation, materialize
 from daemon.config import Config
-from daemon.console import progress, show, table
+from daemon.console import progress, show
 from daemon.orders import give, require_state
 from daemon.rollback import planned
+from daemon.tones import table
 from policies.rollback import RollbackPlan
 from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
 from store.times import parse_time
@@ -92,8 +93,8 @@ def rollback(args: argparse.Namespace, config: Config) -> int:
         value = {"way": str(plan.way), "to": plan.generation, "reason": plan.reason, **dict(_moved(plan))}
         show(value, "\n".join(lines), as_json=args.json)
         return EXIT_PLAN_HAS_CHANGES
-    with progress("rollback"):
-        result = give(config, "rollback", order)
+    with progress("rollback") as on_stage:
+        result = give(config, "rollback", order, idle=on_stage)
     requeued = (
         f"\nqueued again: edits {', '.join(map(str, result['requeued']))}" if result["requeued"] else ""
     )

@@ -4,7 +4,7 @@ Knows their arguments and what they print. Doesn't know how anything is decided.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from textwrap import wrap
@@ -12,19 +12,22 @@ from typing import Any
 
 from daemon import control_client, submission, waits
 from daemon.config import Config
-from daemon.console import progress, show, table
+from daemon.console import Tone, cut, harmless, paint, progress, show
 from daemon.house import operator_relations, utc_now
 from daemon.orders import require_state
+from daemon.status import counted as _counted
 from daemon.status import is_running, read_status
+from daemon.tones import table, words
 from policies.batches import named
 from policies.plan import Plan, Step, plan_queue, plan_rows
 from policies.relations import load_relations, relation_key
-from store.errors import EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
+from policies.sources import Wait
+from store.errors import EXIT_FAILED, EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
 from store.facts import FactKey
 from store.ledger import Ledger
 from store.wire import to_wire
 
-EXIT_NOT_LIVE = 1
+SCREEN = 23  # lines of status: a terminal has 24, one of which is the next prompt's
 
 
 @contextmanager
@@ -50,7 +53,7 @@ def submit(args: argparse.Namespace, config: Config) -> int:
     rows = [(s["line"], s["subject"], s["relation"], s["class"], s["state"], s["reason"]) for s in settled]
     head = ("line", "subject", "relation", "class", "state", "reason")
     show({"rows": settled}, table(head, rows), as_json=args.json)
-    return EXIT_OK if all(s["ok"] for s in settled) else EXIT_NOT_LIVE
+    return EXIT_OK if all(s["ok"] for s in settled) else EXIT_FAILED
 
 
 def plan(args: argparse.Namespace, config: Config) -> int:
@@ -64,7 +67,7 @@ def plan(args: argparse.Namespace, config: Config) -> int:
             utc_now(),
             relations={key.relation for key in facts if relation_key(key.relation) in relations},
             paused=bool(ledger.get_setting("paused", False)),
-            waiting=_brief(waits.shown(config, ledger, edits, running=is_running(config))),
+            waiting=_brief(waits.standing(config, ledger, edits, running=is_running(config))),
         )
         rows = [row for path in args.files for row in submission.preview(config, ledger, path)]
     known = {row.update.key.relation for row in rows if relation_key(row.update.key.relation) in relations}
@@ -75,9 +78,9 @@ def plan(args: argparse.Namespace, config: Config) -> int:
     return EXIT_PLAN_HAS_CHANGES if whole.has_changes else EXIT_OK
 
 
-def _brief(waiting: dict[int, str]) -> dict[int, str]:
+def _brief(waiting: dict[int, Wait]) -> dict[int, str]:
     """A line of a table has no room for whole stories."""
-    return {n: f"{why.partition(':')[0]}, see `palimpsest explain {n}`" for n, why in waiting.items()}
+    return {n: f"{wait.what}, see `palimpsest explain {n}`" for n, wait in waiting.items()}
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -100,6 +103,12 @@ def status(args: argparse.Namespace, config: Config) -> int:
     else:
         with reading(config) as ledger:
             found = read_status(config, ledger)
+    show(found, "\n".join(_screen(found)), as_json=args.json)
+    return EXIT_OK
+
+
+def _screen(found: dict[str, Any]) -> list[str]:
+    """One screen whatever is going on: what there may be many of gets the lines that are left."""
     work = found["work"]
     counts = ", ".join(f"{n} {state}" for state, n in found["edits"].items()) or "none"
     lines = [
@@ -109,17 +118,46 @@ def status(args: argparse.Namespace, config: Config) -> int:
         + (", edits wait: the disk is full" if found["disk_full"] else ""),
         f"model       {found['model']}, generation {found['live_generation']}",
         f"weights     {found['weights_sha256']}",
-        f"edits       {counts}",
+        *_wrapped(f"edits       {counts}"),
         f"in work     {named(work['edits']) + ', ' + work['stage'] if work else 'nothing'}",
         f"next due    {found['next_due'] or '-'}",
         *_capacity(found["capacity"]),
-        *_by_source(found["waiting"]),
+        *_waiting(found["waiting"], found["hours"]),
+        *_rolled_back(found["rolled_back"]),
         f"refused     {_counted(found['refused_files'], 'file')} in failed/",
-        *(f"            {refused['file']}: {refused['cause']}" for refused in found["refused"]),
-        *(f"held        edit {held['edit']}: {held['reason']}" for held in found["held"]),
     ]
-    show(found, "\n".join(line[:79] for line in lines), as_json=args.json)
-    return EXIT_OK
+    refused = [f"            {cut(refused['file'], 30)}: {refused['cause']}" for refused in found["refused"]]
+    held = [f"held        edit {held['edit']}: {held['reason']}" for held in reversed(found["held"])]
+    room = SCREEN - 1 - len(lines)
+    refused = refused[: max(room - len(held), 1)]
+    room -= len(refused)
+    if len(held) > room:
+        shown = max(room - 1, 0)
+        held = [*held[:shown], f"held        {len(held) - shown} more, see `palimpsest plan`"]
+    tone = Tone.GOOD if found["current"] else Tone.OPEN
+    lines = [*_painted(cut(harmless(line), 79) for line in (*lines, *refused, *held))]
+    return [paint(cut(found["summary"], 79), tone), *lines[: SCREEN - 1]]
+
+
+def _painted(lines: Iterable[str]) -> Iterator[str]:
+    """Names dim, or red where something is held, and the states in the line of edits."""
+    name = ""
+    for line in lines:
+        label, text = line[:12], line[12:]
+        name = label.strip() or name
+        tone = Tone.BAD if name == "held" else Tone.DIM
+        yield paint(label, tone) + (words(text) if name == "edits" else text)
+
+
+def _rolled_back(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    what = f"generation {found['from']} -> {found['to']} at {found['at'][:16]}: {found['reason']}"
+    return _wrapped(f"rolled back {what}")[:2]
+
+
+def _wrapped(line: str) -> list[str]:
+    return wrap(line, 79, subsequent_indent=" " * 12)
 
 
 def _capacity(found: dict[str, Any]) -> list[str]:
@@ -137,13 +175,14 @@ def _capacity(found: dict[str, Any]) -> list[str]:
     return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
 
 
-def _by_source(waiting: dict[str, int]) -> list[str]:
-    told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate"}
-    return [f"waiting     {_counted(n, 'edit')}, for {told[reason]}" for reason, n in waiting.items() if n]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _waiting(waiting: dict[str, int], hours: str) -> list[str]:
+    """Who waits for what; the hours are told whenever no edit may be started at this one."""
+    told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate", "hours": hours}
+    return [
+        f"waiting     {_counted(n, 'edit')}, for {told[reason]}"
+        for reason, n in waiting.items()
+        if n or (reason == "hours" and hours)
+    ]
 
 
 def facts(args: argparse.Namespace, config: Config) -> int:
@@ -185,14 +224,14 @@ def history(args: argparse.Namespace, config: Config) -> int:
 
 
 def _generations(args: argparse.Namespace, ledger: Ledger) -> int:
-    rows = ledger.generations()
+    rows, why = ledger.generations(), {span["generation"]: span["reason"] for span in ledger.live_spans()}
     cells = [
-        (r.number, r.state, r.created_at.isoformat()[:19], len(r.edits), r.weights_sha256[:12], r.reason)
+        (
+            r.number, r.state, r.created_at.isoformat()[:19], len(r.edits), r.weights_sha256[:12],
+            why.get(r.number, r.reason),
+        )
         for r in rows
-    ]
-    show(
-        [to_wire(row) for row in rows],
-        table(("gen", "state", "created", "edits", "weights", "reason"), cells),
-        as_json=args.json,
-    )
+    ]  # fmt: skip
+    head = ("gen", "state", "created", "edits", "weights", "reason")
+    show([to_wire(row) for row in rows], table(head, cells), as_json=args.json)
     return EXIT_OK

@@ -20,8 +20,6 @@ from store.facts import Edit, FactRow, Op
 from store.ledger import Ledger
 from store.times import parse_time
 
-ROLLBACKS = 10_000  # audit events looked through for them
-
 
 def report(args: argparse.Namespace, config: Config) -> int:
     """Write the page to `--out`."""
@@ -92,10 +90,7 @@ def _span(row: dict[str, Any]) -> html_report.Span:
 
 
 def _rollbacks(ledger: Ledger) -> list[html_report.Rollback]:
-    found = []
-    for event in ledger.audit_events(limit=ROLLBACKS):
-        detail = event["detail"]
-        if event["event"].startswith("generation.") and detail.get("trigger") not in {None, "edit", "init"}:
-            at = parse_time(event["at"])
-            found.append(html_report.Rollback(at, detail["from"], detail["to"], detail["reason"]))
-    return found
+    return [
+        html_report.Rollback(parse_time(row["at"]), row["from"], row["to"], row["reason"])
+        for row in ledger.rollbacks()
+    ]

@@ -4,7 +4,7 @@ Knows the orders and their arguments. Doesn't know whether a running daemon or t
 itself carries them out: an order is a row of the ledger either way.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -42,13 +42,15 @@ def _resume(house: House, _args: Args, _idle: Idle) -> dict[str, Any]:
 
 def _retry(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     house.not_before.pop(int(args["edit"]), None)
-    edit = house.ledger.retry(int(args["edit"]), reason="an operator asked for another try", now=house.now())
+    reason, order = "an operator asked for another try", args.get("order")
+    edit = house.ledger.retry(int(args["edit"]), reason=reason, now=house.now(), order=order)
     return {"edit": edit.id, "state": str(edit.state)}
 
 
 def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
+    reason, order = "an operator cancelled it", args.get("order")
     edit = house.ledger.transition(
-        int(args["edit"]), EditState.CANCELLED, reason="an operator cancelled it", now=house.now()
+        int(args["edit"]), EditState.CANCELLED, reason=reason, now=house.now(), order=order
     )
     house.metrics.edits.labels(EditState.CANCELLED.value).inc()
     return {"edit": edit.id, "state": str(edit.state)}
@@ -56,10 +58,14 @@ def _cancel(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
 
 def _approve(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
     edits = [int(number) for number in args["edits"]]
-    house.ledger.approve(edits, actor=str(args["actor"]), now=house.now())
+    house.ledger.approve(edits, actor=str(args["actor"]), now=house.now(), order=args.get("order"))
+    return _approved(house, edits)
+
+
+def _approved(house: House, edits: Sequence[int]) -> dict[str, Any]:
     left = {number: wait for number, wait in waits.current(house).edits.items() if number in edits}
     asked = {number: wait.what for number, wait in left.items() if wait.reason is For.APPROVAL}
-    return {"approved": edits, "still_wait": {str(number): what for number, what in asked.items()}}
+    return {"approved": list(edits), "still_wait": {str(number): what for number, what in asked.items()}}
 
 
 def _pin(house: House, args: Args, _idle: Idle) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         try:
             result = house.unfinished.get(intent["id"])
             if result is None and intent["result"] is not None:
-                result = rollback.finish_cut_off(house, intent["result"], idle)
+                result = _finish_cut_off(house, kind, intent["result"], idle)
             elif result is None:
                 known = {"actor": intent["actor"], "order": intent["id"]}
                 result = execute(house, kind, intent["args"], idle, **known)
@@ -125,6 +131,13 @@ def execute_open(house: House, idle: Idle = never, kinds: frozenset[str] | None 
         house.log.info(f"order.{state}", order=intent["id"], kind=kind, actor=intent["actor"])
         done.append(f"order {intent['id']} ({kind}) is {state}")
     return done
+
+
+def _finish_cut_off(house: House, kind: str, done: dict[str, Any], idle: Idle) -> dict[str, Any]:
+    """The whole result of an order whose process died after the transaction that did it."""
+    if kind == "rollback":
+        return rollback.finish_cut_off(house, done, idle)
+    return _approved(house, done["approved"]) if kind == "approve" else done
 
 
 def urgent(house: House, running: Collection[int]) -> str | None:

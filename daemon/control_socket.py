@@ -305,9 +305,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _of_order(row: Mapping[str, Any]) -> Answer:
+    if row["finished_at"] is None:  # what was done of it by now is no result yet
+        return 202, {"order": row["id"], "result": None}
     value = {"order": row["id"], "result": row["result"]}
-    if row["finished_at"] is None:
-        return 202, value
     if "error" not in row["result"]:
         return 200, value
     return (400 if row["result"].get("exit_code") == EXIT_USAGE else 409), value

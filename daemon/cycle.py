@@ -9,21 +9,22 @@ by default) are one worker job and one candidate generation; `step` returns a se
             -> pending | failed                       the machinery broke: later, then a human
             -> pending                                either, in a batch: smaller batches, no try counted
 
-An edit that waits (for room on the disk, the model's capacity, approval, its source's rate or damaged
-vectors to be restored) stays pending: why is worked out each time, so that nobody has to set it going again.
-One that was begun when the machine failed it (`store.trouble`) is put back by `daemon.recovery`.
+An edit that waits (for room on the disk, the model's capacity, approval, its source's rate, another hour or
+damaged vectors to be restored) stays pending: why is worked out each time, so that nobody has to set it going
+again. One that was begun when the machine failed it (`store.trouble`) is put back by `daemon.recovery`.
 """
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from daemon import capacity, waits
 from daemon.batches import put_again
 from daemon.commit import Passed, commit_candidate
 from daemon.house import House, scratch
-from daemon.jobs import Candidate, Edited, edit_job, read_candidate, theta_of
+from daemon.jobs import FIRST_RECIPE, Candidate, Edited, edit_job, read_candidate, theta_of
 from daemon.report import observe, sentence
 from daemon.runner import WorkerError, WorkerStopped, never
 from policies.batches import Batch, named, sort_out, split, together
@@ -48,7 +49,7 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
     batch = next_batch(house)
     if not batch:
         return _why_none(house)
-    if why := left.waits or _lacks(house):
+    if why := left.waits or waits.by_hours(house, batch[0]) or _lacks(house):
         return f"edit {batch[0].id} waits: {why}"
     began = house.now()
     batch = _take(house, batch)
@@ -105,7 +106,7 @@ def next_batch(house: House) -> list[Edit]:
     # Twice as many, as some that were charged with a try or are of the same fact may be among them.
     batch = first and together(due(2 * most, first[0]), most)
     allowed = waits.begun_together(house, batch)
-    return [edit for edit in batch if edit in first or edit in allowed]
+    return [e for e in batch if e in first or (e in allowed and not waits.by_hours(house, e))]
 
 
 def _why_none(house: House) -> str:
@@ -170,7 +171,12 @@ def _refuse(
         return put_again(house.ledger, refused, again, why, house.now())
     (edit,) = refused
     decision = after_judgement(
-        judged[edit.id], recipe=edit.recipe, attempts=edit.attempt, now=house.now(), limits=_limits(house)
+        judged[edit.id],
+        recipe=edit.recipe,
+        attempts=edit.attempt,
+        now=house.now(),
+        ladder=_ladder(house),
+        limits=_limits(house),
     )
     return [_turn_back(house, edit, decision)]
 
@@ -235,4 +241,12 @@ def _outcome(house: House, edit: Edit, edited: Edited, judgement: Judgement | No
 
 
 def _limits(house: House) -> Limits:
-    return Limits(attempts=house.config.editing.max_attempts)
+    given = house.config.retries
+    first, longest = given.first_wait_seconds, given.longest_wait_seconds
+    return Limits(given.attempts, timedelta(seconds=first), timedelta(seconds=longest))
+
+
+def _ladder(house: House) -> tuple[str, ...]:
+    """The recipes in the order in which they are tried: what the configuration begins with isn't repeated."""
+    config = house.config
+    return (FIRST_RECIPE, *(name for name in config.retries.recipes if name != config.editing.recipe))

@@ -31,7 +31,7 @@ from daemon.runner import Runner, child_environment
 from daemon.scraping import scrape
 from policies.answers import classify, is_unsure
 from policies.relations import SLOT, load_relations, relation_for
-from store.errors import EXIT_OK, UnreachableError, UsageError
+from store.errors import EXIT_FAILED, EXIT_OK, UnreachableError, UsageError
 from store.facts import AnswerKind
 from store.generations import weights_sha256
 from store.ledger import Ledger
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     tell("everything was so" if proof.holds else "NOT everything was so")
     if args.json:
         print(json.dumps([{"ok": so, "claim": text} for so, text in proof.checks], indent=2))
-    return EXIT_OK if proof.holds else 1
+    return EXIT_OK if proof.holds else EXIT_FAILED
 
 
 def prepare(config: Config, source: Path, tell: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from daemon.config import Config
 from daemon.house import utc_now
+from daemon.kernel_clock import is_synchronised
 from daemon.layout import Layout
 from store.errors import PalimpsestError
 from store.generations import ModelStore
@@ -149,6 +150,14 @@ def clock(now: datetime, newest: datetime | None) -> Finding:
     return Finding("clock", OK, f"{now:%Y-%m-%d %H:%M} UTC")
 
 
+def synchronised(by_kernel: bool | None) -> Finding:
+    """A clock that nothing corrects drifts: facts take effect early or late, and backups sort wrongly."""
+    if by_kernel is False:
+        hint = "let chrony or systemd-timesyncd run (timedatectl set-ntp true), or have the host set it"
+        return Finding("clock", WARNING, "no time service has synchronised it", hint)
+    return Finding("clock", OK, "is synchronised" if by_kernel else "whether it is synchronised isn't known")
+
+
 def model_files(directory: Path, found: Iterable[str], broken: Mapping[str, str]) -> list[Finding]:
     """`found` are the names in a model's directory, `broken` the weight files whose header can't be read."""
     names = set(found)
@@ -203,6 +212,7 @@ def examine(config: Config) -> list[Finding]:
     versions = {name: _version(name) for name in ("torch", "transformers", "peft", "python-daemon")}
     findings = [sqlite_version(sqlite3.sqlite_version_info), packages(versions)]
     findings.append(inotify(_limit("max_user_watches"), _limit("max_user_instances")))
+    findings.append(synchronised(is_synchronised()))
     if not layout.state.is_dir() or not layout.ledger.is_file():
         hint = "`palimpsest init`, or give --state DIR"
         return [*findings, Finding("state directory", PROBLEM, f"{layout.state} holds no ledger", hint)]

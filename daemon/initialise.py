@@ -13,14 +13,25 @@ from daemon import fetch
 from daemon.config import Config
 from daemon.house import House, make_runner
 from daemon.runner import Runner
-from store.errors import GenerationError, UsageError
+from store.errors import GenerationError, PalimpsestError, UsageError
 from store.facts import Generation
 from store.failpoints import reach
 from store.generations import ModelStore
+from store.ledger import Ledger
 
 
 def is_initialised(house: House) -> bool:
     return house.ledger.live_generation() is not None and 0 in house.models.numbers()
+
+
+def was_initialised(config: Config) -> bool:
+    """The same of a state directory that isn't opened; False when it can't be told."""
+    try:
+        with Ledger.open_readonly(config.layout.ledger) as ledger:
+            live = ledger.live_generation()
+    except PalimpsestError:
+        return False
+    return live is not None and 0 in ModelStore(config.layout.model).numbers()
 
 
 def source_directory(source: str) -> Path:

@@ -6,13 +6,15 @@ label from the start, as an increase from nothing to 1 is none to Prometheus. Wh
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from policies.gates import Direction, Gate
 from policies.sources import For
@@ -55,6 +57,8 @@ class Vitals:
     oldest_pending_age: float = 0.0
     held: int = 0
     live_generation: int = 0
+    served_generation: int | None = None
+    rollbacks: int = 0
     paused_since: float | None = None
     disk_free_bytes: int = 0
     disk_full: bool = False
@@ -66,6 +70,24 @@ class Vitals:
     waiting: Mapping[For, int] = field(default_factory=dict)
     suites: Mapping[Suite, float] = field(default_factory=dict)
     last_success: Mapping[Stage, float] = field(default_factory=dict)
+
+
+class _Counted(Collector):
+    """A counter whose value is the ledger's: it goes on over restarts, and counts what was done while no
+    daemon ran."""
+
+    def __init__(self, name: str, text: str, **labels: str) -> None:
+        self.value = 0
+        self._labelnames = tuple(labels)
+        self._name, self._text, self._labels = f"palimpsest_{name}", text, labels
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labelnames)
+        family.add_metric(tuple(self._labels.values()), self.value)
+        yield family
+
+    def describe(self) -> Iterable[Metric]:
+        return self.collect()
 
 
 class Metrics:
@@ -96,7 +118,8 @@ class Metrics:
         self.generations = counter(
             "generations_total", "Candidate generations", result=("committed", "discarded")
         )
-        self.rollbacks = counter("rollbacks_total", "Generations rolled back", trigger=("manual",))
+        self.rollbacks = _Counted("rollbacks_total", "Generations rolled back", trigger="manual")
+        registry.register(self.rollbacks)
         self.verdicts = counter(
             "gate_verdicts_total",
             "Tries of edits by what a gate's suite judged of them",
@@ -113,7 +136,9 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Edits waiting or being worked on")
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest edit that is due")
         self.held = gauge("edits_held", "Edits held for a human")
-        self.waiting = gauge("edits_waiting", "Edits that wait for approval or their source's rate", "reason")
+        self.waiting = gauge(
+            "edits_waiting", "Edits that wait for approval, their source's rate or the hour", "reason"
+        )
         self.live_generation = gauge("live_generation", "Number of the live generation; 0 is the base")
         self.served_generation = gauge(
             "served_generation", "Number of the generation that the serving endpoint was last found with"
@@ -215,15 +240,13 @@ class Metrics:
         """A stage came to a good end that the ledger doesn't tell of."""
         self.last_success.labels(stage.value).set(now.timestamp())
 
-    def endpoint_serves(self, generation: int | None) -> None:
-        """What the serving endpoint was found with; None when it couldn't be told."""
-        self.served_generation.set(_or_nan(generation))
-
     def show(self, vitals: Vitals) -> None:
         self.queue_depth.set(vitals.queue_depth)
         self.oldest_pending.set(vitals.oldest_pending_age)
         self.held.set(vitals.held)
         self.live_generation.set(vitals.live_generation)
+        self.served_generation.set(_or_nan(vitals.served_generation))
+        self.rollbacks.value = vitals.rollbacks
         self.paused.set(vitals.paused_since is not None)
         self.paused_since.set(_or_nan(vitals.paused_since))
         self.disk_free.set(vitals.disk_free_bytes)

@@ -25,7 +25,8 @@ from policies.served import ANSWER_TOKENS
 from store.facts import Reading
 from store.failpoints import reach
 
-ANNOUNCED = "announced"  # a setting of the ledger: the generation that the hooks were last told of
+# Settings of the ledger: the generation that the hooks were last told of, and the one they then found served.
+ANNOUNCED, SERVED = "announced", "served_generation"
 TAIL = 2000  # characters of a hook's stderr that are kept
 
 
@@ -65,7 +66,6 @@ def announce(
         "answer_tokens": ANSWER_TOKENS,
     }
     results = run_hooks(hooks, payload)
-    house.metrics.endpoint_serves(found_served(results, number))
     for at, result in enumerate(results):
         house.metrics.hooks.labels("ok" if result.ok else "failed").inc()
         report = house.log.info if result.ok else house.log.warning
@@ -79,6 +79,7 @@ def announce(
         )
     house.log.info("generation.live", generation=number, previous=previous)
     if results:
+        house.ledger.set_setting(SERVED, found_served(results, number), now=house.now())
         house.ledger.set_setting(ANNOUNCED, number, now=house.now())
     return results
 

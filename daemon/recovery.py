@@ -147,7 +147,7 @@ def recover(house: House, passed: str = "") -> list[Action]:
     disk = look(house, generations)
     if generations and 0 not in disk.complete:
         restore(house, 0)  # refuses, and says what to do
-    most = None if passed else house.config.editing.max_attempts
+    most = None if passed else house.config.retries.attempts
     actions = plan_recovery(house.ledger.edits(_IN_WORK), generations, disk, most)
     for action in actions:
         house.log.warning("recovery.action", action=str(action))

@@ -108,7 +108,6 @@ def carry_out(
         reach("rollback.live")
         announce(house, number, before, plan.reason)
         tidy(house)
-    house.metrics.rollbacks.labels(trigger).inc()
     house.metrics.edits.labels(EditState.ROLLED_BACK.value).inc(len(plan.removed))
     edits = {edit.id: edit for edit in house.ledger.live_facts()}
     broken = _ask_again(house, plans.facts_to_reprobe(plan, edits), idle)

@@ -11,6 +11,7 @@ from daemon import capacity, control, waits
 from daemon.chain import EVERY_SECONDS
 from daemon.house import House
 from daemon.metrics import Stage, Vitals
+from daemon.publish import SERVED
 from policies.gates import gates_for
 from policies.sources import For
 from store.errors import GenerationError
@@ -54,14 +55,17 @@ def take_vitals(house: House) -> Vitals:
     ledger, now = house.ledger, house.now()
     states = ledger.state_counts()
     left, by_source = capacity.current(house), waits.current(house)
-    due = ledger.due_edits(now, limit=1000, without=by_source.edits)
-    waiting = [edit.dropped_at for edit in due if edit.dropped_at]
+    due, hours = ledger.due_edits(now, limit=1000, without=by_source.edits), house.config.hours.resolved()
+    by_hours = waits.count_by_hours(ledger, hours, now, by_source.edits)
+    waiting = [edit.dropped_at for edit in due if edit.dropped_at and hours.let_start(edit.priority, now)]
     wal = house.layout.ledger.with_name(house.layout.ledger.name + "-wal")
     return Vitals(
         queue_depth=sum(states.get(state, 0) for state in _OPEN),
         oldest_pending_age=max((now - min(waiting)).total_seconds(), 0.0) if waiting else 0.0,
         held=states.get(EditState.HELD, 0),
         live_generation=house.live_number,
+        served_generation=_served_generation(house),
+        rollbacks=_rollbacks(house),
         paused_since=_paused_since(house),
         disk_free_bytes=shutil.disk_usage(house.layout.state).free,
         disk_full=house.room.lacking,
@@ -70,10 +74,24 @@ def take_vitals(house: House) -> Vitals:
         headroom=left.headroom,
         edits_left=left.edits_left,
         capacity_full=bool(left.waits),
-        waiting={reason: by_source.count(reason) for reason in For},
+        waiting={reason: by_source.count(reason) for reason in For} | {For.HOURS: by_hours},
         suites=_suites(house),
         last_success=_last_success(house),
     )
+
+
+def _served_generation(house: House) -> int | None:
+    """What the hooks last found; nothing is known without hooks."""
+    found: int | None = house.ledger.get_setting(SERVED) if house.config.publish.hooks else None
+    return found
+
+
+def _rollbacks(house: House) -> int:
+    newest = house.ledger.newest_switch()
+    if newest not in house.rollbacks:
+        house.rollbacks.clear()
+        house.rollbacks[newest] = len(house.ledger.rollbacks())
+    return house.rollbacks[newest]
 
 
 def _paused_since(house: House) -> float | None:

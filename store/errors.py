@@ -3,16 +3,31 @@
 Knows the exit codes of the command line. Doesn't know who prints an error or where.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 EXIT_OK = 0
+EXIT_FAILED = 1
 EXIT_PLAN_HAS_CHANGES = 2
 EXIT_USAGE = 64
 EXIT_DATA = 65
 EXIT_UNREACHABLE = 69
 EXIT_LOCKED = 75
 EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES: Mapping[int, str] = {
+    EXIT_OK: "done",
+    EXIT_FAILED: "failed; the message says what, why and what to do",
+    EXIT_PLAN_HAS_CHANGES: "`plan`, `diff` or `--dry-run`: there are changes",
+    EXIT_USAGE: "the command makes no sense",
+    EXIT_DATA: "a fact file is bad",
+    EXIT_UNREACHABLE: "something outside didn't answer",
+    EXIT_LOCKED: "another process holds the state directory",
+    EXIT_CONFIG: "the configuration is bad",
+    EXIT_INTERRUPTED: "interrupted (Ctrl-C)",
+}
 
 
 @dataclass(slots=True)
@@ -27,7 +42,7 @@ class PalimpsestError(Exception):
     subject: str
     cause: str
     hint: str = ""
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = EXIT_FAILED
 
     def __str__(self) -> str:
         text = f"{self.operation}: {self.subject}: {self.cause}"

@@ -22,7 +22,7 @@ from store.outcomes import add_outcome
 from store.queries import LedgerQueries
 from store.results import EditFields, FileResult, GenerationFields, Move, RecordedRow
 from store.rows import Row, to_json
-from store.switch import switch
+from store.switch import note_done, switch
 from store.times import time_text
 from store.transitions import UNFINISHED, require_state
 
@@ -114,12 +114,14 @@ class Ledger(LedgerQueries):
         reason: str,
         now: datetime,
         from_: EditState | None = None,
+        order: int | None = None,
         **fields: Unpack[EditFields],
     ) -> Edit:
         """Move an edit to another state (`store.transitions` says which are legal), set `fields`,
-        audit. With `from_`, the edit must be in that state."""
+        audit. With `from_`, the edit must be in that state; `order` is the open one that asked for it."""
         with self.write() as db:
             move(db, self.edit(edit_id), to, reason, now, fields, from_)
+            note_done(db, order, {"edit": edit_id, "state": to.value})
         return self.edit(edit_id)
 
     def transition_all(self, to: EditState, moves: Sequence[Move], *, now: datetime) -> list[Edit]:
@@ -137,7 +139,9 @@ class Ledger(LedgerQueries):
         attempt = edit.attempt if counts else max(edit.attempt - 1, 0)
         return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, attempt=attempt)
 
-    def retry(self, edit_id: int, *, reason: str, now: datetime, recipe: str | None = None) -> Edit:
+    def retry(
+        self, edit_id: int, *, reason: str, now: datetime, recipe: str | None = None, order: int | None = None
+    ) -> Edit:
         """held | failed | rolled_back -> pending: work that is to be tried again, from its first
         attempt, and by itself. Refused when the ledger wants something else of the fact by now."""
         edit = self.edit(edit_id)
@@ -150,7 +154,7 @@ class Ledger(LedgerQueries):
         fields: EditFields = {"attempt": 0, "batch": edit_id}
         if recipe is not None:
             fields["recipe"] = recipe
-        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, **fields)
+        return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, order=order, **fields)
 
     def repeat(self, edit_id: int, *, reason: str, now: datetime) -> Edit:
         """A new pending edit with the content of another one: a live fact that was lost. When the
@@ -171,7 +175,9 @@ class Ledger(LedgerQueries):
             append(db, now, [Event("edit.pending", f"edit:{new_id}", detail)])
         return self.edit(new_id)
 
-    def approve(self, edit_ids: Sequence[int], *, actor: str, now: datetime) -> None:
+    def approve(
+        self, edit_ids: Sequence[int], *, actor: str, now: datetime, order: int | None = None
+    ) -> None:
         """Note that `actor` (`UID:NAME`) lets these edits through, all of them or none. Refused for an
         edit that doesn't wait and for one that this user approved before."""
         edits = [self.edit(edit_id) for edit_id in dict.fromkeys(edit_ids)]
@@ -179,6 +185,7 @@ class Ledger(LedgerQueries):
             require_state(edit, {EditState.PENDING}, "approve")
         with self.write() as db:
             approvals.add(db, [edit.id for edit in edits], actor, now)
+            note_done(db, order, {"approved": [edit.id for edit in edits]})
 
     # outcomes
 
@@ -211,7 +218,8 @@ class Ledger(LedgerQueries):
             }
             append(db, now, [Event("generation.building", f"generation:{number}", detail)])
             if state == "live":
-                _switch(db, number, now, generation.reason, trigger="init")
+                event = "generation.live"
+                switch(db, number, now, generation.reason, event=event, leave="retired", trigger="init")
 
     def set_generation_state(
         self, number: int, state: str, now: datetime, reason: str, **fields: Unpack[GenerationFields]
@@ -259,7 +267,8 @@ class Ledger(LedgerQueries):
             if edits:
                 _set_edits(db, number, edits)
             leave, trigger = ("rolled_back", "rollback") if rolled_back else ("retired", "edit")
-            _switch(db, number, now, reason, leave=leave, trigger=trigger, order=order)
+            event = "generation.live"
+            switch(db, number, now, reason, event=event, leave=leave, trigger=trigger, order=order)
         return self.generation(number)
 
     def roll_back(
@@ -329,16 +338,3 @@ def _set_edits(db: Database, number: int, edits: Sequence[int]) -> None:
     table = db.table("generation_edits")
     table.delete_where("generation = ?", [number])
     table.insert_all({"generation": number, "position": i, "edit": edit} for i, edit in enumerate(edits))
-
-
-def _switch(
-    db: Database,
-    number: int,
-    now: datetime,
-    reason: str,
-    *,
-    trigger: str,
-    leave: str = "retired",
-    order: int | None = None,
-) -> None:
-    switch(db, number, now, reason, event="generation.live", leave=leave, trigger=trigger, order=order)

@@ -14,19 +14,17 @@ from sqlite_utils import Database
 from store import audit
 from store.connection import faults, integrity_faults
 from store.errors import LedgerError
-from store.facts import Edit, EditState, FactKey, FactRow, Generation, Reading, Suite
+from store.facts import Edit, EditState, FactKey, FactRow, Generation, Priority, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
+from store.standing import Standing
 from store.times import parse_time, time_text
 
 _EDITS = "SELECT edits.*, facts.subject, facts.relation FROM edits JOIN facts ON facts.id = edits.fact_id"
 _MANY = 1_000  # keys above which reading all facts is quicker than asking for each
 
 
-class LedgerQueries:
+class LedgerQueries(Standing):
     """The reading half of `store.ledger.Ledger`."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
 
     # files
 
@@ -111,6 +109,16 @@ class LedgerQueries:
             "edits.effective_at, edits.id LIMIT ?",
             [time_text(now), json.dumps(list(without)), like is None, like and like.batch, limit],
         )
+
+    def due_counts(self, now: datetime, without: Iterable[int] = ()) -> dict[Priority, int]:
+        """How many edits `due_edits` would find of each priority, had it no limit."""
+        sql = (
+            "SELECT priority, count(*) FROM edits WHERE state = 'pending' "
+            "AND (effective_at IS NULL OR effective_at <= ?) "
+            "AND id NOT IN (SELECT value FROM json_each(?)) GROUP BY priority"
+        )
+        counted = self._db.execute(sql, [time_text(now), json.dumps(list(without))]).fetchall()
+        return {Priority(priority): count for priority, count in counted}
 
     def next_due_after(self, now: datetime) -> datetime | None:
         """When the next pending edit of the future takes effect."""

@@ -5,6 +5,7 @@ generation should be live. The weights say what is so: an edit that is in the li
 live, or superseded when a newer edit of the same fact is in it too, whatever it was before.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlite_utils import Database
@@ -28,9 +29,8 @@ def switch(
     trigger: str,
     order: int | None = None,
 ) -> None:
-    """Make `number` live; the generation that was goes to state `leave` (retired, rolled_back). The
-    open order that asked for it is given its result: were it cut off now, it must not be carried
-    out a second time."""
+    """Make `number` live; the generation that was goes to state `leave` (retired, rolled_back). `order` is
+    the open one that asked for it."""
     current = next(db.table("generations").rows_where("state = 'live'"), None)
     if current is not None and current["number"] == number:
         raise LedgerError("make generation live", f"generation {number}", "it is live already")
@@ -48,9 +48,14 @@ def switch(
         "reason": reason, "trigger": trigger,
     }  # fmt: skip
     append(db, now, [Event(event, f"generation:{number}", detail), *move.events])
+    note_done(db, order, {"from": detail["from"], "to": number, "reason": reason})
+
+
+def note_done(db: Database, order: int | None, done: Mapping[str, object]) -> None:
+    """Give the open order that asked for this what was done, in the transaction that does it: were it cut
+    off now, it must not be carried out a second time."""
     if order is not None:
-        done = {"from": detail["from"], "to": number, "reason": reason}
-        db.table("intents").update(order, {"result": to_json(done)})
+        db.table("intents").update(order, {"result": to_json(dict(done))})
 
 
 def _open_span(db: Database, number: int, now: str, reason: str) -> None:

@@ -150,6 +150,7 @@ def palimpsest(
 def use_fake(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, state: Path, capsys: Any) -> Cli:
     monkeypatch.setattr(houses, "make_runner", lambda config: runner)
     monkeypatch.setattr(asking, "make_runner", lambda config: runner)
+    monkeypatch.setattr("daemon.initialise.make_runner", lambda config: runner)
     return Cli(state, capsys)
 
 

@@ -1,7 +1,9 @@
 """Backups hold what can't be had from elsewhere, and a state directory can be made from one."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -12,7 +14,7 @@ import torch
 
 from daemon import backups, cycle
 from daemon.commit import complete, open_intent, serve
-from daemon.config import Config, DaemonSettings, ModelSettings
+from daemon.config import BackupSettings, Config, DaemonSettings, ModelSettings
 from daemon.fakes import FakeClock, FakeRunner, tiny_model
 from daemon.house import House, open_house
 from daemon.initialise import initialise
@@ -198,3 +200,21 @@ def test_a_real_live_model_is_rebuilt_bit_for_bit_from_base_and_backup(
     assert {n: b for n, b in restored.items() if n != "manifest.json"} == served
     assert result["weights_sha256"] == json.loads(restored["manifest.json"])["weights_sha256"]
     assert verify(config) == []
+
+
+def test_old_copies_of_the_ledger_go_with_the_backups_of_their_time(made: House, clock: FakeClock) -> None:
+    """A copy of before a migration stays until there are `keep` whole backups and all are newer."""
+    house = replace(made, config=replace(made.config, backup=BackupSettings(keep=2)))
+    folder = house.layout.backups
+    old, oldest, new = (
+        folder / f"{name}.sqlite" for name in ("before-m002", "ledger-20260101", "before-m003")
+    )
+    for path, age in ((old, 3600), (oldest, 7200), (new, -3600)):
+        house.ledger.backup(path)
+        os.utime(path, (time.time() - age,) * 2)
+    backups.make(house)
+    assert {old, oldest, new} <= set(folder.iterdir())
+    clock.advance(60)
+    backups.make(house)
+    assert set(folder.glob("*.sqlite")) == {new}
+    assert len(backups.every(folder)) == 2

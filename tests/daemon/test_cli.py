@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import cli, console, cycle, initialise
+from daemon import cli, console, cycle, fetch, initialise
 from daemon.commands_model import moment
 from daemon.fakes import FakeClock, FakeRunner, ScriptedFolder
 from daemon.house import House
@@ -25,6 +25,7 @@ from store.errors import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
     ConfigError,
+    UnreachableError,
 )
 from store.lock import StateLock
 from tests.daemon.conftest import Cli, Take, capital, use_fake
@@ -43,6 +44,21 @@ def test_init_makes_a_state_directory_once(
     assert (status, first["already"]) == (EXIT_OK, False)
     assert palimpsest.json("init", "--model", str(tmp_path / "model"))[1]["already"] is True
     assert palimpsest("init", "--model", str(tmp_path))[0] == EXIT_USAGE
+
+
+def test_init_fetches_nothing_for_a_state_directory_that_is_initialised(
+    palimpsest: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`make run` may be typed without a network; only a new state directory needs the default model."""
+
+    def unreachable() -> Path:
+        raise UnreachableError("fetch default model", "the index", "no network")
+
+    monkeypatch.setattr(fetch, "default_model", unreachable)
+    assert palimpsest.json("init")[1]["already"] is True
+    assert palimpsest.json("init", "--model", "default")[1]["already"] is True
+    assert cli.main(["init", "--state", str(tmp_path / "new")]) == EXIT_UNREACHABLE
+    assert not (tmp_path / "new").exists()
 
 
 def test_init_starts_over_after_an_interruption(house: House, tmp_path: Path) -> None:
@@ -83,12 +99,16 @@ def test_explain_shows_what_is_left_of_the_old_answer(palimpsest: Cli) -> None:
 def test_explain_shows_only_the_last_try(
     palimpsest: Cli, take: Take, house: House, runner: FakeRunner
 ) -> None:
-    """A second try's measures stand for the edit; those of the first are kept in the JSON."""
+    """A second try's gates and measures stand for the edit, one line says what the first came to; the JSON
+    keeps all."""
     runner.script["France"] = ["bad", "good"]
     take(capital("France", "Lyon"))
     cycle.step(house)
     cycle.step(house)
-    assert palimpsest("explain", "1")[1].count("old_rank") == 1
+    text = palimpsest("explain", "1")[1]
+    assert (text.count("old_rank"), text.count("kl_drift")) == (1, 1)
+    assert "\ntry 1 came to: fail: efficacy: 0 (95 % interval 0 to 0, n=10)" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert len(palimpsest.json("explain", "1")[1]["soft_forgetting"]) == 8
 
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from daemon import cli, control, control_client, control_socket, orders
+from daemon import cli, control, control_client, control_socket, cycle, orders
 from daemon.config import Config, DaemonSettings
 from daemon.control_socket import MAX_BODY, NAME, ControlSocket, Views, views_of
 from daemon.house import House
 from daemon.users import actor
 from store.errors import UnreachableError
+from tests.daemon.conftest import Take, capital
 
 DEADLINE = 30.0
 NOBODY = Views(dict, list, lambda _number: None, control.KINDS)
@@ -132,6 +133,21 @@ def test_an_order_that_fails_says_why(
     client = meanwhile(control_client.post, house.config, "cancel", {"edit": "x"})
     status, value = served(house, listening, client)
     assert (status, value["result"]["exit_code"]) == (400, 64)
+
+
+def test_half_a_result_is_none(
+    house: House, listening: ControlSocket, meanwhile: Callable[..., "Future[Any]"], take: Take
+) -> None:
+    """What was done of an order that isn't finished stays in the ledger; the client waits for the end."""
+    take(capital("France", "Lyon"))
+    cycle.step(house)
+    order = house.ledger.add_intent("rollback", {"to": 0}, now=house.now(), actor="ada")
+    house.ledger.roll_back(0, now=house.now(), reason="half", trigger="manual", order=order)
+    assert house.ledger.intent(order)["result"] == {"from": 1, "to": 0, "reason": "half"}
+    answer = control_client.get(house.config, f"/orders/{order}")
+    assert answer == (202, {"order": order, "result": None})
+    client = meanwhile(orders._over_socket, house.config, "rollback", answer, DEADLINE)
+    assert served(house, listening, client)["removed"] == [1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

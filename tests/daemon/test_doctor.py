@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import doctor
+from daemon import doctor, kernel_clock
 from daemon.doctor import OK, PROBLEM, WARNING, Finding
 from daemon.house import House
 
@@ -114,3 +114,15 @@ def test_a_real_state_directory_is_examined(house: House) -> None:
         f"{house.layout.state} holds no ledger",
         "`palimpsest init`, or give --state DIR",
     )
+
+
+def test_a_clock_that_nothing_corrects_is_a_warning() -> None:
+    """What the kernel doesn't tell is none, and a warning is no failure of the command."""
+    assert [doctor.synchronised(told).level for told in (True, None, False)] == [OK, OK, WARNING]
+    assert "timesyncd" in doctor.synchronised(False).hint
+
+
+def test_the_kernel_is_asked_and_its_clock_left_alone() -> None:
+    """adjtimex only reads: asking twice says the same, with the bit that marks an unsynchronised clock."""
+    assert kernel_clock.is_synchronised() in (True, False, None)
+    assert kernel_clock.is_synchronised() is kernel_clock.is_synchronised()

@@ -17,6 +17,7 @@ from daemon.config import Hook, PublishSettings
 from daemon.fakes import FakeRunner
 from daemon.house import House
 from daemon.publish import HookResult, found_served, run_hooks
+from daemon.vitals import take_vitals
 from policies.served import ANSWER_TOKENS
 from store.facts import EditRequest, ProbeAnswer, Reading, Suite
 from tests.daemon.conftest import Take, capital
@@ -68,6 +69,7 @@ def told(tmp_path: Path) -> Callable[[], dict[str, Any]]:
 
 
 def served(house: House) -> float:
+    house.metrics.show(take_vitals(house))
     value = house.metrics.registry.get_sample_value("palimpsest_served_generation")
     assert value is not None
     return value

@@ -1,13 +1,14 @@
 """Gauges read from the ledger: they say the same after a restart, and nothing that nobody knows."""
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from daemon import backups, control, cycle, rollback
-from daemon.config import BackupSettings, GateOverride, SourceSettings
+from daemon import backups, control, cycle, orders, rollback
+from daemon.config import BackupSettings, GateOverride, Hook, PublishSettings, SourceSettings
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House
 from daemon.metrics import Metrics, Stage
@@ -28,7 +29,13 @@ def restarted(house: House, **settings: object) -> House:
     """The same state directory as another process would see it."""
     config = replace(house.config, **settings)  # type: ignore[arg-type]
     made = replace(
-        house, metrics=Metrics(CollectorRegistry()), capacities={}, suites={}, waiting={}, config=config
+        house,
+        metrics=Metrics(CollectorRegistry()),
+        capacities={},
+        suites={},
+        waiting={},
+        rollbacks={},
+        config=config,
     )
     describe(made)
     return made
@@ -162,12 +169,31 @@ def test_a_whole_try_is_timed_and_a_cancelled_edit_counted(
     assert shown(house, "edits_total", state="cancelled") == 1
 
 
-def test_the_served_generation_is_what_the_endpoint_was_found_with(house: House) -> None:
-    """Unknown again when it can't be told."""
-    house.metrics.endpoint_serves(3)
-    assert shown(house, "served_generation") == 3
-    house.metrics.endpoint_serves(None)
-    assert math.isnan(shown(house, "served_generation"))
+def test_the_served_generation_outlives_a_restart(house: House, take: Take) -> None:
+    """It is what the hooks last found; without hooks nobody knows."""
+    say = [sys.executable, "-S", "-c", "print('{\"served_generation\": 1}')"]
+    hooked = restarted(house, publish=PublishSettings((Hook(tuple(say)),)))
+    assert math.isnan(shown(hooked, "served_generation"))
+    take(capital("France", "Lyon"))
+    cycle.step(hooked)
+    again = restarted(hooked)
+    assert shown(hooked, "served_generation") == shown(again, "served_generation") == 1
+    assert math.isnan(shown(restarted(house, publish=PublishSettings()), "served_generation"))
+
+
+def test_rollbacks_without_a_daemon_are_counted_by_the_next_one(house: House, take: Take) -> None:
+    """The counter is the ledger's: back to a generation, and an edit from the middle; it never falls."""
+    for subject, object in (("France", "Lyon"), ("Spain", "Seville")):
+        take(capital(subject, object))
+        cycle.step(house)
+    assert shown(house, "rollbacks_total", trigger="manual") == 0
+    orders.give(house.config, "rollback", {"to": 1}, runner=house.runner)
+    orders.give(house.config, "rollback", {"to": 2, "force": True}, runner=house.runner)
+    assert shown(house, "rollbacks_total", trigger="manual") == 2
+    orders.give(house.config, "rollback", {"edit": 1}, runner=house.runner)
+    assert shown(restarted(house), "rollbacks_total", trigger="manual") == 3
+    told = [(row["from"], row["to"]) for row in house.ledger.rollbacks()]
+    assert told == [(2, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize("stage", Stage)

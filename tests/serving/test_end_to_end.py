@@ -15,6 +15,7 @@ from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready
 from daemon.initialise import initialise
 from daemon.runner import never
+from daemon.vitals import take_vitals
 from policies.editing.suites import MEASURED_TOKENS
 from policies.served import ANSWER_TOKENS
 from store.facts import FactKey
@@ -44,6 +45,7 @@ def client_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House,
 
 
 def served(house: House) -> float | None:
+    house.metrics.show(take_vitals(house))
     return house.metrics.registry.get_sample_value("palimpsest_served_generation")
 
 
@@ -69,7 +71,7 @@ def test_a_dropped_fact_is_answered_over_http_and_taken_back(client_of: tuple[Ho
 
 
 def test_the_endpoint_follows_the_link_by_itself(client_of: tuple[House, Client]) -> None:
-    """Without a hook it looks every second."""
+    """Without a hook it looks at each request."""
     house, client = client_of
     alone = replace(house, config=replace(house.config, publish=PublishSettings()))
     rollback.to_generation(alone, 1, force=True)
