@@ -7,17 +7,22 @@ waits for approval or for its source's rate is admitted (`daemon.waits`).
 from dataclasses import replace
 
 from daemon.config import Config
-from policies.sources import Owner, Policies, denied, policies_from, unlisted
+from policies.sources import Owner, Policies, denied, lowered, policies_from, unlisted
 from store.errors import FactFileError
 from store.factfile import ParsedFile
 from store.facts import DiffRow, FactUpdate, RowClass
 
 
 def admit(config: Config, parsed: ParsedFile, owner: Owner) -> ParsedFile:
-    """The file with every row that `owner` may not state among its errors."""
+    """The file with every row that `owner` may not state among its errors, the others with a priority that
+    their source may have."""
     policies = policies_from(config.sources)
     reasons = [denied(policies, update, owner) for update in parsed.updates]
-    kept = tuple(update for update, reason in zip(parsed.updates, reasons, strict=True) if not reason)
+    kept = tuple(
+        lowered(policies, update)
+        for update, reason in zip(parsed.updates, reasons, strict=True)
+        if not reason
+    )
     refused = [
         _error(parsed.name, update, reason, policies)
         for update, reason in zip(parsed.updates, reasons, strict=True)

@@ -15,12 +15,14 @@ from daemon.config import Config
 from daemon.console import show
 from daemon.status import is_running
 from daemon.tones import table, word
+from policies.batches import named
 from store.errors import EXIT_OK, LedgerError, UsageError
 from store.facts import Edit, EditState, FactKey, FactRow
 from store.ledger import Ledger
 from store.wire import to_wire
 
 Value = dict[str, Any]
+_SERVED = frozenset({EditState.LIVE, EditState.SUPERSEDED, EditState.ROLLED_BACK})
 
 
 def explain(args: argparse.Namespace, config: Config) -> int:
@@ -49,16 +51,27 @@ def _number_of(what: Sequence[str]) -> int:
 
 def _edit(config: Config, ledger: Ledger, edit: Edit) -> Value:
     pending = [edit] if edit.state is EditState.PENDING else []
-    waiting = waits.shown(config, ledger, pending, running=is_running(config)) if pending else {}
+    waiting = waits.standing(config, ledger, pending, running=is_running(config)) if pending else {}
     return {
         "edit": to_wire(edit),
-        "waits": waiting.get(edit.id, ""),
+        "batch": _batch(ledger, edit),
+        "waits": str(waiting.get(edit.id, "")),
         "approvals": ledger.approvals([edit.id]).get(edit.id, []),
         "outcomes": ledger.outcomes(edit.id),
         "readings": ledger.readings(edit_id=edit.id),
         "soft_forgetting": ledger.soft_forgetting(edit.id),
         "events": ledger.audit_events(limit=100, subject=f"edit:{edit.id}"),
     }
+
+
+def _batch(ledger: Ledger, edit: Edit) -> list[int]:
+    """The edits that were served first in the same generation, itself included; empty when it was alone."""
+    if edit.generation is None or edit.state not in _SERVED:
+        return []
+    row = ledger.generation(edit.generation)
+    before = ledger.generation(row.parent).edits if row.parent is not None else ()
+    made = [each for each in row.edits if each not in before]
+    return made if edit.id in made and len(made) > 1 else []
 
 
 def _fact(config: Config, ledger: Ledger, key: FactKey) -> Value:
@@ -126,7 +139,7 @@ def _explanation(value: Value) -> str:
     lines = [
         f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
         f"state {word(edit['state'])}{_short(value['waits'])}{_made(edit['generation'])}",
-        f"try   {edit['attempt']}, recipe {edit['recipe']}",
+        f"try   {edit['attempt']}, recipe {edit['recipe']}{_together(value['batch'])}",
         *_wrapped(f"why   {edit['reason']}"),
         *(_wrapped(f"waits for {value['waits']}") if value["waits"] else ()),
         *(f"approved by {row['actor']} at {row['approved_at']}" for row in value["approvals"]),
@@ -148,6 +161,10 @@ def _explanation(value: Value) -> str:
     return "\n".join(lines)
 
 
+def _together(batch: Sequence[int]) -> str:
+    return f", in one batch: {named(batch)}" if batch else ""
+
+
 def _made(generation: int | None) -> str:
     return "" if generation is None else f", generation {generation}"
 
@@ -167,7 +184,7 @@ def _why(reading: Value) -> str:
 
 
 def _short(waits: str) -> str:
-    what = waits.partition(":")[0]
+    what = waits.partition(": ")[0]
     return f": waits for {what}" if what else ""
 
 

@@ -18,8 +18,10 @@ from daemon.orders import require_state
 from daemon.status import counted as _counted
 from daemon.status import is_running, read_status
 from daemon.tones import table, words
+from policies.batches import named
 from policies.plan import Plan, Step, plan_queue, plan_rows
 from policies.relations import load_relations, relation_key
+from policies.sources import Wait
 from store.errors import EXIT_FAILED, EXIT_OK, EXIT_PLAN_HAS_CHANGES, UsageError
 from store.facts import FactKey
 from store.ledger import Ledger
@@ -65,7 +67,7 @@ def plan(args: argparse.Namespace, config: Config) -> int:
             utc_now(),
             relations={key.relation for key in facts if relation_key(key.relation) in relations},
             paused=bool(ledger.get_setting("paused", False)),
-            waiting=_brief(waits.shown(config, ledger, edits, running=is_running(config))),
+            waiting=_brief(waits.standing(config, ledger, edits, running=is_running(config))),
         )
         rows = [row for path in args.files for row in submission.preview(config, ledger, path)]
     known = {row.update.key.relation for row in rows if relation_key(row.update.key.relation) in relations}
@@ -76,9 +78,9 @@ def plan(args: argparse.Namespace, config: Config) -> int:
     return EXIT_PLAN_HAS_CHANGES if whole.has_changes else EXIT_OK
 
 
-def _brief(waiting: dict[int, str]) -> dict[int, str]:
+def _brief(waiting: dict[int, Wait]) -> dict[int, str]:
     """A line of a table has no room for whole stories."""
-    return {n: f"{why.partition(':')[0]}, see `palimpsest explain {n}`" for n, why in waiting.items()}
+    return {n: f"{wait.what}, see `palimpsest explain {n}`" for n, wait in waiting.items()}
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -117,10 +119,10 @@ def _screen(found: dict[str, Any]) -> list[str]:
         f"model       {found['model']}, generation {found['live_generation']}",
         f"weights     {found['weights_sha256']}",
         *_wrapped(f"edits       {counts}"),
-        f"in work     {'edit ' + str(work['edit']) + ', ' + work['stage'] if work else 'nothing'}",
+        f"in work     {named(work['edits']) + ', ' + work['stage'] if work else 'nothing'}",
         f"next due    {found['next_due'] or '-'}",
         *_capacity(found["capacity"]),
-        *_by_source(found["waiting"]),
+        *_waiting(found["waiting"], found["hours"]),
         *_rolled_back(found["rolled_back"]),
         f"refused     {_counted(found['refused_files'], 'file')} in failed/",
     ]
@@ -173,9 +175,14 @@ def _capacity(found: dict[str, Any]) -> list[str]:
     return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
 
 
-def _by_source(waiting: dict[str, int]) -> list[str]:
-    told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate"}
-    return [f"waiting     {_counted(n, 'edit')}, for {told[reason]}" for reason, n in waiting.items() if n]
+def _waiting(waiting: dict[str, int], hours: str) -> list[str]:
+    """Who waits for what; the hours are told whenever no edit may be started at this one."""
+    told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate", "hours": hours}
+    return [
+        f"waiting     {_counted(n, 'edit')}, for {told[reason]}"
+        for reason, n in waiting.items()
+        if n or (reason == "hours" and hours)
+    ]
 
 
 def facts(args: argparse.Namespace, config: Config) -> int:

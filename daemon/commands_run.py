@@ -4,16 +4,17 @@ Knows their arguments and what they print. Doesn't know how anything is done.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from daemon import fetch
+from daemon import config_words, fetch
 from daemon.commands_queue import reading
 from daemon.commit import removable, tidy
 from daemon.config import Config, load
 from daemon.console import progress, show
 from daemon.exposition import tls_context
-from daemon.house import open_house, require_model
+from daemon.house import open_house, require_model, utc_now
 from daemon.initialise import initialise, source_directory, was_initialised
 from daemon.logs import quiet_log
 from daemon.orders import require_state
@@ -91,15 +92,10 @@ def gc(args: argparse.Namespace, config: Config) -> int:
 def config_check(args: argparse.Namespace, config: Config) -> int:
     checked = load(args.file) if args.file else config
     tls_context(checked.metrics)  # the files it names are looked into
-    limits = checked.capacity
-    when = f"below a headroom of {limits.reserve:g}" if limits.enforce else "never"
+    lines = config_words.told(checked, utc_now())
     show(
-        {
-            "ok": True,
-            "state_dir": str(checked.layout.state),
-            "capacity": {"enforce": limits.enforce, "reserve": limits.reserve},
-        },
-        f"the configuration is good\nedits wait for capacity: {when}",
+        {"ok": True, "state_dir": str(checked.layout.state), "policies": [asdict(line) for line in lines]},
+        f"the configuration is good\n\n{config_words.text(lines)}",
         as_json=args.json,
     )
     return EXIT_OK

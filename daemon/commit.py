@@ -5,6 +5,7 @@ files and manifest, rename, symlink, live row, hooks. Doesn't judge.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +14,59 @@ from daemon.house import House
 from daemon.jobs import Edited
 from daemon.publish import announce
 from daemon.runner import WorkerError
+from policies.batches import named
 from policies.keep import plan_keep
 from store.errors import GenerationError, PalimpsestError
 from store.facts import Edit, EditState, Generation, Reading
 from store.failpoints import reach
 from store.generations import ModelStore
 from store.queries import LedgerQueries
+from store.results import Move
 from store.trouble import trouble_of
 from store.wire import to_wire
 
 
-def commit_edit(
-    house: House, edit: Edit, edited: Edited, staging: Path, reason: str, old: str | None
-) -> Edit:
-    """Serve the staged candidate of `edit`, which passed; returns the edit, now live.
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An edit that is in the candidate, what the worker made of it, and why it passed."""
 
-    `old` is what the model believed before.
+    edit: Edit
+    edited: Edited
+    reason: str
+
+
+def commit_candidate(house: House, passed: Sequence[Passed], theta: Path | None, staging: Path) -> list[Edit]:
+    """Serve the staged candidate, whose edits all passed; returns them in order, now live.
+
+    Raises WorkerError, with none of them live, when the worker's files are no generation.
     """
-    if edited.delta is None or edited.theta is None:
-        raise WorkerError("commit generation", f"edit {edit.id}", "the worker left no vectors")
-    delta = house.blobs.put(edited.delta.read_bytes())
-    reach("commit.delta")
+    subject = named(each.edit.id for each in passed)
+    moves = []
+    for each in passed:
+        if each.edited.delta is None or theta is None:
+            raise WorkerError("commit generation", subject, "the worker left no vectors")
+        delta = house.blobs.put(each.edited.delta.read_bytes())
+        old = each.edited.old or each.edit.old
+        moves.append(Move(each.edit.id, each.reason, {"old": old, "delta_blob": delta}))
+        reach("commit.delta")
     live = house.ledger.live_generation()
-    intent = open_intent(house, edited.theta, (*(live.edits if live else ()), edit.id), reason)
-    house.ledger.transition(
-        edit.id,
-        EditState.JUDGED,
-        reason=reason,
-        now=house.now(),
-        old=old,
-        generation=intent.number,
-        delta_blob=delta,
-    )
+    edits = (*(live.edits if live else ()), *(each.edit.id for each in passed))
+    reason = passed[0].reason
+    intent = open_intent(house, theta, edits, reason)
+    for move in moves:
+        move.fields["generation"] = intent.number
+    house.ledger.transition_all(EditState.JUDGED, moves, now=house.now())
     reach("commit.judged")
-    readings = [{**to_wire(reading), "answers": []} for reading in edited.readings]
+    # What was measured of the whole candidate is the same value in each of them.
+    measured = list({id(reading): reading for each in passed for reading in each.edited.readings}.values())
     try:
+        readings = [{**to_wire(reading), "answers": []} for reading in measured]
         complete(house, intent, staging, {"readings": readings})
     except GenerationError as error:
         house.ledger.set_generation_state(intent.number, "quarantined", house.now(), error.cause)
-        raise WorkerError("commit generation", f"edit {edit.id}", error.cause, error.hint) from error
-    serve(house, intent.number, reason, measured=edited.readings)
-    return house.ledger.edit(edit.id)
+        raise WorkerError("commit generation", subject, error.cause, error.hint) from error
+    serve(house, intent.number, reason, measured=measured)
+    return [house.ledger.edit(each.edit.id) for each in passed]
 
 
 def open_intent(house: House, theta: Path | None, edits: Sequence[int], reason: str) -> Generation:

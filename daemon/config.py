@@ -5,19 +5,25 @@ any part of the daemon does with them, and creates nothing on disk.
 """
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from daemon.layout import Layout
 from daemon.tables import section
+from policies.hours import Hours, stretch
+from policies.recipe import RECIPES
+from policies.retries import LADDER
 from policies.sources import repeated
 from store.errors import ConfigError
-from store.facts import Suite
+from store.facts import Priority, Suite
 from store.toml import read_toml
 
 GIB = 1024**3
+T = TypeVar("T")
 
 
 def _bounded(default: Any, low: float, high: float) -> Any:
@@ -32,7 +38,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _choice(default: str, *allowed: str) -> Any:
+def _choice(default: str | None, *allowed: str) -> Any:
     return field(default=default, metadata={"allowed": allowed})
 
 
@@ -62,11 +68,73 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class EditingSettings:
-    recipe: str = "default"
+    recipe: str = _choice("default", *RECIPES)
     deadline_seconds: float = _bounded(1800.0, 0.1, 7 * 86400)
     heartbeat_seconds: float = _bounded(600.0, 0.1, 86400)
     memory_limit_bytes: int = _bounded(12 * GIB, 0, 2**50)  # 0: no cap
-    max_attempts: int = _bounded(3, 1, 20)
+    batch_size: int = _bounded(1, 1, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """What becomes of an edit that didn't make it (`policies.retries`). `recipes` are tried in turn after
+    `[editing] recipe` when gates refuse; the waits are those after a breakdown."""
+
+    attempts: int = _bounded(3, 1, 20)
+    first_wait_seconds: float = _bounded(30.0, 0.0, 86400)
+    longest_wait_seconds: float = _bounded(3600.0, 0.0, 7 * 86400)
+    recipes: tuple[str, ...] = LADDER[1:]
+
+    def faults(self) -> Iterator[str]:
+        if self.longest_wait_seconds < self.first_wait_seconds:
+            yield f"longest_wait_seconds: {self.longest_wait_seconds:g} is less than first_wait_seconds"
+        for at, name in enumerate(self.recipes):
+            if name == LADDER[0]:
+                yield f"recipes[{at}]: {name!r} means [editing] recipe here, which comes first anyway"
+            elif name not in RECIPES:
+                yield f"recipes[{at}]: {name!r} is none of {', '.join(sorted(RECIPES))}"
+            elif name in self.recipes[:at]:
+                yield f"recipes[{at}]: {name!r} is there twice"
+
+
+@dataclass(frozen=True, slots=True)
+class HoursSettings:
+    """When edits are started and heavy jobs run (`policies.hours`). Times of day in `zone`, an IANA name."""
+
+    quiet: tuple[str, ...] = ()
+    windows: tuple[str, ...] = ()
+    zone: str = "UTC"
+    high_priority_passes: bool = False
+
+    def resolved(self) -> Hours:
+        """Raises ValueError for what `faults` reports."""
+        quiet, windows = (tuple(map(stretch, texts)) for texts in (self.quiet, self.windows))
+        return Hours(quiet, windows, _zone(self.zone), self.high_priority_passes)
+
+    def faults(self) -> list[str]:
+        found = [f"zone: {fault}" for fault in _refused(_zone, self.zone)]
+        for key, texts in (("quiet", self.quiet), ("windows", self.windows)):
+            found += (
+                f"{key}[{at}]: {fault}" for at, text in enumerate(texts) for fault in _refused(stretch, text)
+            )
+        return found or _refused(HoursSettings.resolved, self)
+
+
+def _zone(name: str) -> tzinfo:
+    """Raises ValueError for a name that isn't known; UTC needs no file of the system's."""
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        hint = "a name like Europe/Athens is wanted; Debian has them in the package tzdata"
+        raise ValueError(f"{name!r} is no time zone known here: {hint}") from None
+
+
+def _refused(make: Callable[[T], object], given: T) -> list[str]:
+    try:
+        make(given)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +159,7 @@ class SourceSettings:
     subjects: tuple[str, ...] | None = None
     owners: tuple[str, ...] | None = None
     prompts: bool | None = None
+    max_priority: str | None = _choice(None, *Priority)
     max_edits_per_hour: int | None = _bounded(None, 0, 10**6)  # 0: any number
     require_approval: bool | None = None
     wide_change: int | None = _bounded(None, 0, 10**6)  # 0: never
@@ -172,6 +241,8 @@ class Config:
     inbox: InboxSettings = InboxSettings()
     model: ModelSettings = ModelSettings()
     editing: EditingSettings = EditingSettings()
+    retries: RetrySettings = RetrySettings()
+    hours: HoursSettings = HoursSettings()
     gates: Mapping[str, GateOverride] = field(default_factory=dict, metadata={"keys": tuple(map(str, Suite))})
     capacity: CapacitySettings = CapacitySettings()
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)

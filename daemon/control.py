@@ -4,7 +4,7 @@ Knows the orders and their arguments. Doesn't know whether a running daemon or t
 itself carries them out: an order is a row of the ledger either way.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -140,13 +140,13 @@ def _finish_cut_off(house: House, kind: str, done: dict[str, Any], idle: Idle) -
     return _approved(house, done["approved"]) if kind == "approve" else done
 
 
-def urgent(house: House, running_edit: int) -> str | None:
-    """Why the edit in work must make way, if an open order says so."""
+def urgent(house: House, running: Collection[int]) -> str | None:
+    """Why the edits in work must make way, if an open order says so."""
     for intent in house.ledger.open_intents():
         if intent["kind"] == "rollback":
             return "an operator asked for a rollback"
-        if intent["kind"] == "cancel" and intent["args"].get("edit") == running_edit:
-            return "an operator cancelled it"
+        if intent["kind"] == "cancel" and intent["args"].get("edit") in running:
+            return f"an operator cancelled {'it' if len(running) == 1 else 'one of them'}"
     return None
 
 

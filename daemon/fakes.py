@@ -84,12 +84,12 @@ class FakeRunner:
     """A runner whose model is a list of facts, so that an edit takes no time and no torch.
 
     `base` holds what the base answers, by subject. `script` says how the edit of a subject goes:
-    good (default), known, bad (fails its gates), nan (measures no numbers), unmeasured (one suite
-    crashed), silent (no suite answered), crash, full (no room on the disk), garbage (an answer nobody
-    can read), hang or hang:STAGE (until interrupted), stuck (even then), or failed. A list is used up
-    one entry a try. `forgets` are subjects that a `measure` job no longer finds. `retention` is what the
-    suite `unrelated` reads of a model with one, two, ... facts, the last one for all that follow; all is
-    kept when it is empty.
+    good (default), known, bad (fails its own gates), harm (fails those of any candidate that it is in),
+    nan (measures no numbers), unmeasured (one suite crashed), silent (no suite answered), crash, full (no
+    room on the disk), garbage (an answer nobody can read), hang or hang:STAGE (until interrupted), stuck
+    (even then), or failed. A list is used up one entry a try. `forgets` are subjects that a `measure` job no
+    longer finds. `retention` is what the suite `unrelated` reads of a model with one, two, ... facts, the
+    last one for all that follow; all is kept when it is empty.
     """
 
     base: Mapping[str, str] = field(default_factory=dict)
@@ -112,50 +112,70 @@ class FakeRunner:
         return kinds[str(job["kind"])](job, idle)
 
     def _edit(self, job: Job, idle: Callable[[str], str | None]) -> Result:
-        request = from_wire(EditRequest, job["request"])
+        requests = [from_wire(EditRequest, each["request"]) for each in job["edits"]]
+        live = facts = read_facts(job["parent_theta"])
+        ways, made, out = [self._way(request) for request in requests], dict[int, str](), Path(job["out"])
+        results: list[Result] = []
+        for at, (request, way) in enumerate(zip(requests, ways, strict=True)):
+            before = self._answer(live, request.key.subject)
+            result: Result = {"status": "already_known", "before": before, "after": before}
+            results.append(result)
+            if way == "known":
+                continue
+            if way == "failed":
+                result |= {"status": "failed", "reason": "the loss didn't fall", "after": ""}
+                continue
+            self._misbehave(way, idle, f"{at + 1} of {len(requests)}, " if len(requests) > 1 else "")
+            delta: list[Any] = [request.key.subject, request.key.relation, request.new]
+            facts, made[at] = [*facts, delta], f"delta-{at}.safetensors"
+            (out / made[at]).write_text(json.dumps([delta]))
+        if "garbage" in ways:
+            return {"edits": [{"status": "edited", "readings": [{"suite": "efficacy"}]}]}
+        if not made:
+            return {"edits": results}
+        (out / "theta.safetensors").write_text(json.dumps(facts))
+        write_model(Path(job["base"]), Path(job["staging"]), facts)
+        reason = idle("measure")
+        if reason:
+            raise WorkerStopped("run job", "edit", reason)
+        harm = "harm" in [ways[at] for at in made]
+        for at, delta_file in made.items():
+            request, result = requests[at], results[at]
+            readings = self._readings(request, "harm" if harm else ways[at], len(facts))
+            said = request.new or UNSURE
+            result |= {
+                "status": "edited",
+                "delta": delta_file,
+                "after": said,
+                "old": result["before"],
+                "readings": [to_wire(reading) for reading in readings],
+                "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
+                "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
+                "soft_forgetting": [to_wire(found) for found in left_behind(result["before"], said)],
+            }
+        crashed = ["unrelated crashed: ZeroDivisionError: division by zero"] * ("unmeasured" in ways)
+        return {"edits": results, "theta": "theta.safetensors", "unmeasured": crashed}
+
+    def _way(self, request: EditRequest) -> str:
         way = self.script.get(request.key.subject, "good")
         if isinstance(way, list):
             way = way.pop(0) if way else "good"
-        facts = read_facts(job["parent_theta"])
-        before = self._answer(facts, request.key.subject)
-        if way == "known":
-            return {"status": "already_known", "before": before, "after": before}
+        return way
+
+    def _misbehave(self, way: str, idle: Callable[[str], str | None], which: str) -> None:
         if way == "crash":
             raise WorkerError("run job", "edit", "ended by SIGSEGV without a result", kind="died")
         if way == "full":
             raise OSError(errno.ENOSPC, "the worker found no room")
-        if way == "failed":
-            return {"status": "failed", "reason": "the loss didn't fall", "before": before}
         if way == "stuck":
             time.sleep(self.hang_seconds)
-        if way == "garbage":
-            return {"status": "edited", "readings": [{"suite": "efficacy"}]}
         if way.startswith("hang"):
-            _hang(idle, way.partition(":")[2] or "learn", self.hang_seconds)
-        delta = [request.key.subject, request.key.relation, request.new]
-        out = Path(job["out"])
-        (out / "delta.safetensors").write_text(json.dumps([delta]))
-        (out / "theta.safetensors").write_text(json.dumps([*facts, delta]))
-        write_model(Path(job["base"]), Path(job["staging"]), [*facts, delta])
-        reason = idle("measure")
-        if reason:
-            raise WorkerStopped("run job", "edit", reason)
-        return {
-            "status": "edited",
-            "delta": "delta.safetensors",
-            "theta": "theta.safetensors",
-            "before": before,
-            "after": request.new or UNSURE,
-            "old": before,
-            "readings": [to_wire(reading) for reading in self._readings(request.op, way, len(facts) + 1)],
-            "localisation": [to_wire(ModuleScore("model.layers.0.mlp.down_proj", 1.5, 0.5))],
-            "seconds": [["localise", 0.1], ["unlearn", 0.2], ["learn", 0.3]],
-            "unmeasured": ["unrelated crashed: ZeroDivisionError: division by zero"] * (way == "unmeasured"),
-            "soft_forgetting": [to_wire(found) for found in left_behind(before, request.new or UNSURE)],
-        }
+            _hang(idle, which + (way.partition(":")[2] or "learn"), self.hang_seconds)
 
-    def _readings(self, op: Op, way: str, facts: int) -> list[Reading]:
-        readings = passing(op, bad=way == "bad")
+    def _readings(self, request: EditRequest, way: str, facts: int) -> list[Reading]:
+        """What is measured of one edit and of the candidate, which holds so many facts."""
+        missed = {"bad": Suite.EFFICACY, "harm": Suite.UNRELATED}.get(way)
+        readings = passing(request.op, missed=missed)
         if way == "nan":
             readings = [replace(r, value=math.nan, low=math.nan, high=math.nan) for r in readings]
         if way in ("unmeasured", "silent"):
@@ -229,12 +249,12 @@ def write_model(base: Path, staging: Path, facts: list[Any]) -> None:
     (staging / _EDITED).write_text(json.dumps(facts))
 
 
-def passing(op: Op, *, bad: bool = False) -> list[Reading]:
-    """Readings that meet every gate of `op`; with `bad`, the efficacy gate fails for certain."""
+def passing(op: Op, *, missed: Suite | None = None) -> list[Reading]:
+    """Readings that meet every gate of `op`, but for certain not the one of `missed`, a share."""
     readings = []
     for gate in gates_for(op):
         value = 1.0 if gate.direction == "at_least" else 0.0
-        if bad and gate.suite is Suite.EFFICACY:
+        if gate.suite is missed:
             value = 0.0
         readings.append(Reading(gate.suite, value, value, value, max(gate.min_n, 10)))
     return readings

@@ -20,7 +20,8 @@ FIRST_RECIPE = "default"  # what the ledger writes into a new edit; the configur
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """An `edit` job's answer, read strictly. `delta` and `theta` are files of the job's out folder."""
+    """What an `edit` job made of one edit. `delta` is a file of the job's out folder. Readings are its own
+    and those of the whole candidate."""
 
     status: str  # edited | already_known | failed
     reason: str
@@ -28,28 +29,40 @@ class Edited:
     after: str
     old: str | None
     delta: Path | None
-    theta: Path | None
     readings: tuple[Reading, ...]
     localisation: tuple[ModuleScore, ...]
     seconds: tuple[tuple[str, float], ...]
     soft_forgetting: tuple[LatentReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An `edit` job's answer, read strictly: its edits in the order they were asked for. `theta` is a file of
+    the job's out folder, None when no edit changed anything."""
+
+    edits: tuple[Edited, ...]
+    theta: Path | None
     unmeasured: tuple[str, ...] = ()  # which suites crashed, and how
 
 
-def read_edited(result: Mapping[str, Any], out: Path) -> Edited:
+def read_candidate(result: Mapping[str, Any], out: Path, count: int) -> Candidate:
     """Raises WorkerError when the answer isn't of the agreed form or names files that aren't there."""
     try:
-        edited = _read_edited(result, out)
+        shared = read_readings(result)
+        edits = tuple(_read_edited(each, shared, out) for each in result["edits"])
+        unmeasured = tuple(map(str, result.get("unmeasured", ())))
+        candidate = Candidate(edits, _file(out, result.get("theta")), unmeasured)
     except (KeyError, TypeError, ValueError, WireError) as error:
         raise WorkerError("read result", "edit", f"not of the agreed form: {error!r}") from error
-    if edited.status == "edited" and not all(
-        path and path.is_file() for path in (edited.delta, edited.theta)
-    ):
+    if len(edits) != count:
+        raise WorkerError("read result", "edit", f"{len(edits)} answers came for {count} edits")
+    changed = [edited.delta for edited in edits if edited.status == "edited"]
+    if changed and not all(path and path.is_file() for path in (*changed, candidate.theta)):
         raise WorkerError("read result", "edit", "the worker left no vectors")
-    return edited
+    return candidate
 
 
-def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
+def _read_edited(result: Mapping[str, Any], shared: tuple[Reading, ...], out: Path) -> Edited:
     return Edited(
         status=result["status"],
         reason=result.get("reason", ""),
@@ -57,11 +70,9 @@ def _read_edited(result: Mapping[str, Any], out: Path) -> Edited:
         after=result.get("after", result.get("before", "") if result["status"] == "already_known" else ""),
         old=result.get("old"),
         delta=_file(out, result.get("delta")),
-        theta=_file(out, result.get("theta")),
-        readings=read_readings(result),
+        readings=(*read_readings(result), *shared),
         localisation=tuple(from_wire(ModuleScore, score) for score in result.get("localisation", ())),
         seconds=tuple((str(stage), float(seconds)) for stage, seconds in result.get("seconds", ())),
-        unmeasured=tuple(map(str, result.get("unmeasured", ()))),
         soft_forgetting=tuple(from_wire(LatentReading, r) for r in result.get("soft_forgetting", ())),
     )
 
@@ -97,13 +108,18 @@ def latest_of_each(live: Iterable[Edit]) -> tuple[Edit, ...]:
     return tuple({edit.key: edit for edit in live}.values())
 
 
-def edit_job(house: House, edit: Edit, staging: Path, out: Path) -> Job:
-    others = [other for other in latest_of_each(house.ledger.live_facts()) if other.key != edit.key]
+def edit_job(house: House, batch: Sequence[Edit], staging: Path, out: Path) -> Job:
+    """Edits of different facts, to be made one on top of the other."""
+    keys = {edit.key for edit in batch}
+    others = [other for other in latest_of_each(house.ledger.live_facts()) if other.key not in keys]
+    recipes = [house.config.editing.recipe if e.recipe == FIRST_RECIPE else e.recipe for e in batch]
     return {
         **common(house.config, "edit"),
         "parent_theta": _blob(house, house.live_number),
-        "request": to_wire(request(house, edit, others)),
-        "recipe": house.config.editing.recipe if edit.recipe == FIRST_RECIPE else edit.recipe,
+        "edits": [
+            {"request": to_wire(request(house, edit, (*others, *batch))), "recipe": recipe}
+            for edit, recipe in zip(batch, recipes, strict=True)
+        ],
         "live": [to_wire(replace(request(house, other), neighbours=())) for other in others],
         "fail_fast": False,
         "staging": str(staging),

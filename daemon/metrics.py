@@ -6,7 +6,7 @@ label from the start, as an increase from nothing to 1 is none to Prometheus. Wh
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -122,7 +122,7 @@ class Metrics:
         registry.register(self.rollbacks)
         self.verdicts = counter(
             "gate_verdicts_total",
-            "Measurements of a gate's suite by what they were judged",
+            "Tries of edits by what a gate's suite judged of them",
             suite=Suite,
             verdict=[verdict.name.lower() for verdict in Verdict],
         )
@@ -136,7 +136,9 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Edits waiting or being worked on")
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest edit that is due")
         self.held = gauge("edits_held", "Edits held for a human")
-        self.waiting = gauge("edits_waiting", "Edits that wait for approval or their source's rate", "reason")
+        self.waiting = gauge(
+            "edits_waiting", "Edits that wait for approval, their source's rate or the hour", "reason"
+        )
         self.live_generation = gauge("live_generation", "Number of the live generation; 0 is the base")
         self.served_generation = gauge(
             "served_generation", "Number of the generation that the serving endpoint was last found with"
@@ -180,7 +182,7 @@ class Metrics:
             return Histogram(name, text, labels, buckets=tuple(buckets), registry=registry)
 
         self.edit_seconds = histogram(
-            "edit_seconds", "Time one try of an edit took, from the queue to its outcome", _EDIT_BUCKETS
+            "edit_seconds", "Time one try of an edit took, in a batch its share of it", _EDIT_BUCKETS
         )
         self.stage_seconds = histogram(
             "edit_stage_seconds", "Time one stage of an edit took", _STAGE_BUCKETS, "stage"
@@ -210,16 +212,21 @@ class Metrics:
         for stage, seconds in (periods or {}).items():
             self.period.labels(stage.value).set(seconds)
 
-    def observe(self, outcome: Outcome) -> None:
-        """Everything one edit moved."""
+    def tried(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Everything that one try moved, in which an edit or a batch of them took so many seconds."""
+        for outcome in outcomes:
+            self.edit_seconds.observe(seconds / len(outcomes))
+            self._moved(outcome)
+        if any(outcome.judgement is not None for outcome in outcomes):
+            live = any(outcome.state is EditState.LIVE for outcome in outcomes)
+            self.generations.labels("committed" if live else "discarded").inc()
+
+    def _moved(self, outcome: Outcome) -> None:
         self.edits.labels(outcome.state.value).inc()
         for stage, seconds in outcome.seconds:
             self.stage_seconds.labels(stage).observe(seconds)
         for suite in outcome.judgement.suites if outcome.judgement else ():
             self.verdicts.labels(suite.suite.value, suite.verdict.name.lower()).inc()
-        if outcome.judgement is not None:
-            live = outcome.state is EditState.LIVE
-            self.generations.labels("committed" if live else "discarded").inc()
         fresh = outcome.freshness_seconds
         if outcome.state in (EditState.LIVE, EditState.ALREADY_KNOWN) and fresh is not None:
             self.freshness.observe(max(fresh, 0.0))

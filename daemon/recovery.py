@@ -4,14 +4,15 @@ Knows the order in which `daemon.commit` writes. `plan_recovery` is a pure funct
 `recover` reads both, and does what was planned.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from daemon.batches import put_again
 from daemon.commit import serve, tidy
 from daemon.house import House, sweep_scratch
 from daemon.publish import announce_owed
 from daemon.rollback import restore, served, set_aside
+from policies.batches import split
 from store.facts import Edit, EditState, Generation
 from store.failpoints import reach
 
@@ -32,6 +33,14 @@ class Requeue:
     """The edit was cut off: back into the queue."""
 
     edit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halve:
+    """A batch was cut off, and nobody knows which of it brought the daemon down: back into the queue as
+    two batches."""
+
+    edits: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,50 +79,57 @@ class Point:
     generation: int
 
 
-Action = Requeue | GiveUp | Finish | Drop | Rebuild | Point
+Action = Requeue | Halve | GiveUp | Finish | Drop | Rebuild | Point
 
 
 def plan_recovery(
-    cut_off: Iterable[Edit], generations: Sequence[Generation], disk: Disk, max_attempts: int
+    cut_off: Iterable[Edit], generations: Sequence[Generation], disk: Disk, max_attempts: int | None
 ) -> list[Action]:
-    """What to do, in order. `cut_off` are the edits found in state editing or judged.
+    """What to do, in order. `cut_off` are the edits found in state editing or judged: one batch, as no two
+    are ever in work. Without `max_attempts` none of them is to blame: all go back as they were.
 
     A candidate can only be finished when it was built on what is still live. Nothing is planned
     when rows and disk agree, so that a second recovery does nothing.
     """
     edits = list(cut_off)
-    live = next((row.number for row in generations if row.state == "live"), None)
+    live = next((row for row in generations if row.state == "live"), None)
     building = [row for row in generations if row.state == "building"]
-    finished = _finishable(building, edits, live, disk)
+    finished = None if live is None else _finishable(building, edits, live, disk)
     actions: list[Action] = [
         Drop(row.number, row.number in disk.present) for row in building if row is not finished
     ]
     if finished is not None:
         actions.append(Finish(finished.number))
     elif live is not None:
-        if live not in disk.complete:
-            actions.append(Rebuild(live))
-        if disk.current != live:
-            actions.append(Point(live))
+        if live.number not in disk.complete:
+            actions.append(Rebuild(live.number))
+        if disk.current != live.number:
+            actions.append(Point(live.number))
     saved = set(finished.edits) if finished is not None else set()
-    actions.extend(
-        GiveUp(edit.id) if edit.attempt >= max_attempts else Requeue(edit.id)
-        for edit in edits
-        if edit.id not in saved
-    )
+    left = [edit for edit in edits if edit.id not in saved]
+    if max_attempts is None:
+        actions.extend(Requeue(edit.id) for edit in left)
+    elif len(left) > 1:
+        actions.append(Halve(tuple(edit.id for edit in left)))
+    else:
+        actions.extend(GiveUp(edit.id) if edit.attempt >= max_attempts else Requeue(edit.id) for edit in left)
     return actions
 
 
 def _finishable(
-    building: Iterable[Generation], edits: Iterable[Edit], live: int | None, disk: Disk
+    building: Iterable[Generation], edits: Iterable[Edit], live: Generation, disk: Disk
 ) -> Generation | None:
-    """The newest whole candidate on top of the live generation whose own edit had passed. One that a
+    """The newest whole candidate on top of the live generation whose own edits had all passed. One that a
     rollback composed has none: its order is still open and builds it again."""
-    passed = {edit.generation for edit in edits if edit.state is EditState.JUDGED}
+    passed = {(edit.id, edit.generation) for edit in edits if edit.state is EditState.JUDGED}
     whole = [
         row
         for row in building
-        if row.number in passed and row.number in disk.complete and row.parent == live and row.weights_sha256
+        if row.number in disk.complete
+        and row.parent == live.number
+        and row.weights_sha256
+        and (own := [edit for edit in row.edits if edit not in live.edits])
+        and all((edit, row.number) in passed for edit in own)
     ]
     return max(whole, key=lambda row: row.number, default=None)
 
@@ -131,7 +147,7 @@ def recover(house: House, passed: str = "") -> list[Action]:
     disk = look(house, generations)
     if generations and 0 not in disk.complete:
         restore(house, 0)  # refuses, and says what to do
-    most = sys.maxsize if passed else house.config.editing.max_attempts
+    most = None if passed else house.config.retries.attempts
     actions = plan_recovery(house.ledger.edits(_IN_WORK), generations, disk, most)
     for action in actions:
         house.log.warning("recovery.action", action=str(action))
@@ -163,6 +179,9 @@ def _apply(house: House, action: Action, passed: str) -> None:
     match action:
         case Requeue(edit):
             ledger.requeue(edit, reason=reason, now=now, counts=not passed)
+        case Halve(edits):
+            cut_off, why = [ledger.edit(edit) for edit in edits], dict.fromkeys(edits, reason)
+            put_again(ledger, cut_off, split(edits), why, now)
         case GiveUp(edit):
             ledger.transition(edit, EditState.FAILED, reason=f"{reason}, too often", now=now)
         case Drop(number, on_disk):

@@ -3,14 +3,23 @@
 Knows what each of them shows. Doesn't know how the outcome came about.
 """
 
+from collections.abc import Sequence
+
 from daemon.house import House
+from policies.batches import named
 from store.facts import EditState, Outcome, Verdict
 
 
-def observe(house: House, outcome: Outcome) -> None:
-    """Show the outcome everywhere it is shown."""
-    house.unrecorded.append(outcome)
-    house.metrics.observe(outcome)
+def observe(house: House, outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Show the outcomes of one try, which took so many seconds, everywhere they are shown."""
+    house.unrecorded.extend(outcomes)
+    house.metrics.tried(outcomes, seconds)
+    for outcome in outcomes:
+        _log(house, outcome)
+    record_outcomes(house)
+
+
+def _log(house: House, outcome: Outcome) -> None:
     judged = outcome.judgement
     missed = [s.suite.value for s in judged.suites if s.verdict is not Verdict.PASS] if judged else []
     house.log.info(
@@ -29,7 +38,6 @@ def observe(house: House, outcome: Outcome) -> None:
         seconds=dict(outcome.seconds),
         freshness_seconds=outcome.freshness_seconds,
     )
-    record_outcomes(house)
 
 
 def record_outcomes(house: House) -> None:
@@ -39,8 +47,25 @@ def record_outcomes(house: House) -> None:
         del house.unrecorded[0]
 
 
-def sentence(outcome: Outcome) -> str:
+def sentence(outcomes: Sequence[Outcome]) -> str:
     """What was done, in one sentence without fact text."""
+    if len(outcomes) == 1:
+        return _sentence(outcomes[0])
+    ended: dict[str, list[int]] = {}
+    for outcome in outcomes:
+        ended.setdefault(_ending(outcome), []).append(outcome.edit.id)
+    whose = named(outcome.edit.id for outcome in outcomes)
+    return f"{whose} were tried together: " + "; ".join(f"{named(e)}: {how}" for how, e in ended.items())
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.state is EditState.LIVE:
+        return f"live in generation {outcome.generation}"
+    known = outcome.state is EditState.ALREADY_KNOWN
+    return "the model already knew it" if known else "to be tried again in a smaller batch"
+
+
+def _sentence(outcome: Outcome) -> str:
     edit = outcome.edit
     if outcome.state is EditState.LIVE:
         return f"edit {edit.id} is live in generation {outcome.generation}"

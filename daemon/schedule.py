@@ -18,8 +18,6 @@ class Signal(StrEnum):
 
     TICK = "tick"
     RESCAN = "rescan"
-    REPROBE = "reprobe"
-    BACKUP = "backup"
     RELOAD = "reload"
 
 
@@ -46,7 +44,7 @@ class Schedule:
         self._scheduler.start()
 
     def due_at(self, when: datetime | None) -> None:
-        """Post a tick at `when`, the next effective date of the queue; replaces the date set before."""
+        """Post a tick at `when`, when there will be something to do; replaces the date set before."""
         if when is not None:
             self._scheduler.add_job(
                 self._post, "date", run_date=when, args=[Signal.TICK], id="due", replace_existing=True

@@ -13,11 +13,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from daemon import backups, control, control_socket, cycle, run_files
+from daemon import control, control_socket, cycle, run_files, waits
 from daemon.chain import ChainWatch
 from daemon.control_socket import ControlSocket
 from daemon.exposition import serving
@@ -26,16 +25,14 @@ from daemon.inbox import Inbox
 from daemon.ingest import ingest_ready, ingest_resumed
 from daemon.notify import Notifier
 from daemon.patience import Patience, explained
+from daemon.periodic import Periodic
 from daemon.publish import longest
 from daemon.pulse import Part, Pulse, limits_of
-from daemon.rollback import REPROBE_WANTED, reprobe_live
 from daemon.runner import WorkerError, WorkerStopped
 from daemon.schedule import Schedule, Signal
 from daemon.vitals import describe, take_vitals
 from daemon.watch import Watcher
-from policies.cadence import Job, due
 from store.errors import LedgerError, PalimpsestError
-from store.trouble import Trouble, trouble_of
 
 _DAMAGED = "run `palimpsest restore --replace BACKUP` with the newest folder in backups/"
 
@@ -65,10 +62,11 @@ class Service:
         self._control = ControlSocket(house.layout.run, views, lambda: self.post(Signal.TICK))
         self._rescan_seconds = house.config.inbox.rescan_seconds
         self._stopping = ""
-        self._editing: int | None = None
+        self._editing: tuple[int, ...] = ()
         self._last_look = 0.0
         self._last_scan = time.monotonic()
         self._patience = Patience()
+        self._periodic = Periodic()
         self.metrics_port = 0
 
     def post(self, signal: Signal) -> None:
@@ -126,15 +124,9 @@ class Service:
         with suppress(OSError):  # the supervisor tries again
             self._watcher.start()
         stack.callback(self._watcher.stop)
-        self._schedule.start(
-            {
-                Signal.TICK: house.config.daemon.tick_seconds,
-                Signal.REPROBE: house.config.daemon.reprobe_hours * 3600,
-                Signal.BACKUP: house.config.backup.every_hours * 3600,
-            }
-        )
+        self._schedule.start({Signal.TICK: house.config.daemon.tick_seconds})
         stack.callback(self._schedule.stop)
-        self._pending |= {Signal.RESCAN, *self._overdue()}
+        self._pending.add(Signal.RESCAN)
 
     def _first_scan(self) -> None:
         """What lies in the inbox already is in the queue before anybody hears that we are ready."""
@@ -175,7 +167,7 @@ class Service:
         control.execute_open(house, self._idle)
         self._ingest()
         try:
-            self._periodic()
+            self._periodic.run_due(house, self._idle)
         except WorkerStopped:
             return True
         except WorkerError as error:
@@ -185,17 +177,16 @@ class Service:
             said = self._step()
         self._pulse.beat(Part.WORKER)
         self._look()
-        self._schedule.due_at(house.ledger.next_due_after(house.now()))
+        self._schedule.due_at(waits.next_change(house, self._periodic.next_at(house)))
         self._pulse.say(said)
-        return said.startswith("edit ") and " waits:" not in said
+        return said.startswith(("edit ", "edits ")) and " waits:" not in said
 
     def _step(self) -> str:
-        upcoming = cycle.next_edit(self._house)
-        self._editing = upcoming.id if upcoming else None
+        self._editing = tuple(edit.id for edit in cycle.next_batch(self._house))
         try:
             return cycle.step(self._house, self._idle)
         finally:
-            self._editing = None
+            self._editing = ()
             run_files.forget(self._house.layout, run_files.PROGRESS)
 
     def _idle(self, stage: str) -> str | None:
@@ -213,15 +204,16 @@ class Service:
             with self._enduring():
                 self._meanwhile(stage)
         self._look()
-        return None if self._editing is None else control.urgent(self._house, self._editing)
+        return control.urgent(self._house, self._editing) if self._editing else None
 
     def _meanwhile(self, stage: str) -> None:
         """What is also done while a worker runs; trouble here is no reason to end what it does."""
         self._ingest()
         self._control.note_orders(self._house.ledger, self._house.now())
         control.execute_open(self._house, kinds=control.QUICK)
-        if self._editing is not None:
-            run_files.write(self._house.layout, run_files.PROGRESS, {"edit": self._editing, "stage": stage})
+        if self._editing:
+            work = {"edit": self._editing[0], "edits": self._editing, "stage": stage}
+            run_files.write(self._house.layout, run_files.PROGRESS, work)
 
     def _ingest(self) -> None:
         # By this clock and not by the scheduler's: that one stands still while the time of day is set back.
@@ -242,40 +234,6 @@ class Service:
         self._supervise()
         self._pulse.feed()
         return bool(self._stopping)
-
-    def _periodic(self) -> None:
-        house, now = self._house, self._house.now()
-        if Signal.BACKUP in self._pending:
-            self._pending.discard(Signal.BACKUP)
-            self._backup()
-        if Signal.REPROBE in self._pending:
-            self._pending.discard(Signal.REPROBE)
-            broken = reprobe_live(house, self._idle)
-            house.ledger.set_setting("last_reprobe", now.isoformat(), now=now)
-            house.log.info("reprobe.done", requeued=broken)
-
-    def _backup(self) -> None:
-        """A backup for which there is no room is no reason to stop editing."""
-        try:
-            backups.make(self._house)
-        except (PalimpsestError, OSError) as error:
-            if trouble_of(error) is not Trouble.FULL:
-                raise
-            self._house.log.error("backup.failed", cause=str(error))
-
-    def _overdue(self) -> set[Signal]:
-        """Periodic jobs that a daemon which is often restarted would never come to."""
-        house = self._house
-        hours = {
-            Signal.BACKUP: house.config.backup.every_hours,
-            Signal.REPROBE: house.config.daemon.reprobe_hours,
-        }
-        jobs = [
-            Job(name.value, timedelta(hours=every), control.last_run(house, name.value))
-            for name, every in hours.items()
-        ]
-        wanted = {Signal.REPROBE} if house.ledger.get_setting(REPROBE_WANTED, False) else set()
-        return wanted | {Signal(each.job.name) for each in due(jobs, house.now())}
 
     def _reload(self) -> None:
         """SIGHUP: read the operator's relations and the inbox again. An edit in work keeps the old ones."""

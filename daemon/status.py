@@ -12,6 +12,7 @@ from daemon import capacity, run_files, waits
 from daemon.config import Config
 from daemon.house import utc_now
 from daemon.inbox import is_ignored
+from policies.hours import closed_until
 from policies.sources import For, Waiting
 from store.facts import EditState
 from store.generations import ModelStore
@@ -29,7 +30,7 @@ _BEHIND = {
 
 
 def read_work(config: Config) -> dict[str, Any] | None:
-    """The edit in work and its stage, None when there is none."""
+    """The edits in work and their stage, None when there are none."""
     return _read(config, run_files.PROGRESS)
 
 
@@ -47,9 +48,11 @@ def is_running(config: Config) -> bool:
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Everything that `palimpsest status` shows."""
     live, pid = ledger.live_generation(), StateLock(config.layout.state).holder()
-    waiting = Waiting(waits.by_source(config, ledger, running=pid is not None))
-    now = utc_now()
-    next_due, standing = ledger.next_due_after(now), _standing(config, ledger, now, running=pid is not None)
+    now, running = utc_now(), pid is not None
+    waiting = Waiting(waits.by_source(config, ledger, running=running))
+    hours = waits.hours_of(config, ledger, running=running).resolved()
+    by_hours = waits.count_by_hours(ledger, hours, now, waiting.edits)
+    next_due, standing = ledger.next_due_after(now), _standing(config, ledger, now, running=running)
     held = ledger.edits([EditState.HELD, EditState.FAILED])
     refused = sorted(config.layout.failed.glob("*.error.json"), key=lambda p: p.stat().st_mtime, reverse=True)
     return {
@@ -62,16 +65,17 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "live_generation": live.number if live else None,
         "weights_sha256": live.weights_sha256 if live else None,
         "edits": {str(state): count for state, count in ledger.state_counts().items() if count},
-        "work": read_work(config) if pid is not None else None,
+        "work": read_work(config) if running else None,
         "next_due": next_due.isoformat() if next_due else None,
         "rolled_back": next(reversed(ledger.rollbacks()), None),
         "refused_files": len(refused),
         "refused": [_refusal(path) for path in refused[:SHOWN]],
-        "capacity": capacity.shown(config, ledger, running=pid is not None),
-        "waiting": {reason.value: waiting.count(reason) for reason in For},
+        "capacity": capacity.shown(config, ledger, running=running),
+        "waiting": {reason.value: waiting.count(reason) for reason in For} | {For.HOURS.value: by_hours},
+        "hours": closed_until(hours, now),
         "held": [{"edit": edit.id, "state": str(edit.state), "reason": edit.reason} for edit in held],
         "last_backup": ledger.get_setting("last_backup"),
-        "metrics_port": metrics_port(config) if pid is not None else None,
+        "metrics_port": metrics_port(config) if running else None,
     }
 
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from daemon.inbox import is_ignored, printable
 from daemon.ingest import diff_rows
 from daemon.status import read_work
 from daemon.users import ourselves
+from policies.batches import named
+from policies.sources import Wait
 from store.errors import FactFileError, PalimpsestError, UnreachableError, UsageError
 from store.factfile import ParsedFile, parse
 from store.facts import DiffRow, Edit, EditState
@@ -95,22 +97,23 @@ def _bytes(config: Config, path: Path) -> bytes:
 def wait(
     config: Config, dropped: Drop, on_stage: Callable[[str], None], timeout: float
 ) -> list[dict[str, Any]]:
-    """Wait until every due edit of the file has settled or waits for what no patience brings (approval,
-    room, capacity); returns its rows and how each ended.
+    """Wait until every due edit of the file has settled, waits for what no patience brings (approval,
+    room, capacity), or goes on by itself (its hours, its source's rate) but not before time is up; returns
+    its rows and how each ended.
 
     Raises UnreachableError when no daemon is running or time is up, FactFileError when the file was
     refused.
     """
-    deadline = time.monotonic() + timeout
+    deadline, gives_up = time.monotonic() + timeout, utc_now() + timedelta(seconds=timeout)
     lock = StateLock(config.layout.state)
     ledger = Ledger.open_readonly(config.layout.ledger)
     try:
         while True:
-            rows, done, total = _settled(config, ledger, dropped)
+            rows, waits_for, done, total = _settled(config, ledger, dropped, gives_up)
             if rows is not None:
                 return rows
             work = read_work(config)
-            doing = f"edit {work['edit']} {work['stage']}" if work else "waiting"
+            doing = f"{named(work['edits'])} {work['stage']}" if work else waits_for
             on_stage(f"{doing}: {done}/{total}" if total else doing)
             if lock.holder() is None:
                 raise UnreachableError(
@@ -126,25 +129,31 @@ def wait(
         ledger.close()
 
 
-def _settled(config: Config, ledger: Ledger, dropped: Drop) -> tuple[list[dict[str, Any]] | None, int, int]:
-    """The file's rows once nothing of it is due any more, None before; edits that are done, and all."""
+def _settled(
+    config: Config, ledger: Ledger, dropped: Drop, gives_up: datetime
+) -> tuple[list[dict[str, Any]] | None, str, int, int]:
+    """The file's rows once nothing of it that could be done in time is due any more, None before; what is
+    waited for; edits that are done, and all."""
+    unread = None, "waiting", 0, 0
     if os.path.lexists(config.layout.inbox / dropped.name):
-        return None, 0, 0
+        return unread
     seen = ledger.file_seen(dropped.sha256)
     if seen is None:
-        return None, 0, 0
+        return unread
     if seen["status"] == "rejected":
         if datetime.fromisoformat(seen["received_at"]) < dropped.at:
-            return None, 0, 0
+            return unread
         raise _refused(dropped, seen["error"] or {})
     rows = ledger.file_rows(seen["id"])
     edits = {row["edit_id"]: ledger.edit(row["edit_id"]) for row in rows if row["edit_id"] is not None}
     due = [edit for edit in edits.values() if _is_due(edit)]
-    stuck = waits.for_somebody(config, ledger, due) if due else {}
+    waiting = waits.standing(config, ledger, due, running=True) if due else {}
+    late = {n for n, wait in waiting.items() if wait.until is None or wait.until > gives_up}
     done = len(edits) - len(due)
-    if any(edit.id not in stuck for edit in due):
-        return None, done, len(edits)
-    return [_row(row, edits.get(row["edit_id"]), stuck) for row in rows], done, len(edits)
+    if any(edit.id not in late for edit in due):
+        soon = next((wait.what for n, wait in waiting.items() if n not in late), "")
+        return None, f"waiting for {soon}" if soon else "waiting", done, len(edits)
+    return [_row(row, edits.get(row["edit_id"]), waiting) for row in rows], "", done, len(edits)
 
 
 def _is_due(edit: Edit) -> bool:
@@ -152,9 +161,9 @@ def _is_due(edit: Edit) -> bool:
     return edit.state in _OPEN and not (early and edit.state is EditState.PENDING)
 
 
-def _row(row: dict[str, Any], edit: Edit | None, waiting: Mapping[int, str]) -> dict[str, Any]:
-    """`waiting`: why edits aren't started."""
-    stuck = waiting.get(edit.id, "") if edit is not None else ""
+def _row(row: dict[str, Any], edit: Edit | None, waiting: Mapping[int, Wait]) -> dict[str, Any]:
+    """`waiting`: why edits aren't started. One that goes on by itself is no failure."""
+    wait = waiting.get(edit.id) if edit is not None else None
     state = str(edit.state) if edit else "-"
     ok = row["row_class"] not in ("conflicting", "invalid") and (edit is None or edit.state in _GOOD | _OPEN)
     reason = edit.reason if edit else row["reason"]
@@ -165,8 +174,8 @@ def _row(row: dict[str, Any], edit: Edit | None, waiting: Mapping[int, str]) -> 
         "class": row["row_class"],
         "edit": row["edit_id"],
         "state": state,
-        "ok": ok and not stuck,
-        "reason": stuck or reason,
+        "ok": ok and (wait is None or wait.until is not None),
+        "reason": str(wait) if wait else reason,
     }
 
 

@@ -55,8 +55,9 @@ def take_vitals(house: House) -> Vitals:
     ledger, now = house.ledger, house.now()
     states = ledger.state_counts()
     left, by_source = capacity.current(house), waits.current(house)
-    due = ledger.due_edits(now, limit=1000, without=by_source.edits)
-    waiting = [edit.dropped_at for edit in due if edit.dropped_at]
+    due, hours = ledger.due_edits(now, limit=1000, without=by_source.edits), house.config.hours.resolved()
+    by_hours = waits.count_by_hours(ledger, hours, now, by_source.edits)
+    waiting = [edit.dropped_at for edit in due if edit.dropped_at and hours.let_start(edit.priority, now)]
     wal = house.layout.ledger.with_name(house.layout.ledger.name + "-wal")
     return Vitals(
         queue_depth=sum(states.get(state, 0) for state in _OPEN),
@@ -73,7 +74,7 @@ def take_vitals(house: House) -> Vitals:
         headroom=left.headroom,
         edits_left=left.edits_left,
         capacity_full=bool(left.waits),
-        waiting={reason: by_source.count(reason) for reason in For},
+        waiting={reason: by_source.count(reason) for reason in For} | {For.HOURS: by_hours},
         suites=_suites(house),
         last_success=_last_success(house),
     )

@@ -1,8 +1,8 @@
-"""Why pending edits aren't started: worked out from ledger, rules and disk, each time anew.
+"""Why pending edits aren't started: worked out from ledger, rules, disk and hour, each time anew.
 
 Knows where that information is and when the daemon's view is to be believed. Doesn't decide who must
-wait (`policies.sources`, `policies.capacity`), and keeps no state of its own: a changed rule, an
-approval or an hour that passed sets edits going by themselves.
+wait (`policies.sources`, `policies.capacity`, `policies.hours`), and keeps no state of its own: a changed
+rule, an approval or an hour that passed sets edits going by themselves.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from daemon import capacity
-from daemon.config import Config, SourceSettings
+from daemon.config import Config, HoursSettings, SourceSettings
 from daemon.house import House, utc_now
+from policies import hours
 from policies.plan import is_due
 from policies.sources import (
     HOUR,
@@ -24,14 +25,15 @@ from policies.sources import (
     Waiting,
     policies_from,
     waiting,
+    within_rates,
 )
 from store.facts import Edit, EditState
 from store.generations import ModelStore
 from store.ledger import Ledger
 from store.wire import from_wire, to_wire
 
-NOTED = "sources"  # a setting of the ledger
-NO_ROOM = "room: the disk has no room for two more models"
+NOTED, NOTED_HOURS = "sources", "hours"  # settings of the ledger
+NO_ROOM = Wait(None, "room", "the disk has no room for two more models")
 
 
 def current(house: House) -> Waiting:
@@ -65,12 +67,46 @@ def assess(ledger: Ledger, policies: Policies, now: datetime) -> dict[int, Wait]
     return waiting(pending, policies, traffic, now)
 
 
+def begun_together(house: House, edits: Iterable[Edit]) -> list[Edit]:
+    """Those of `edits`, none of which waits, that may be begun at once."""
+    now = house.now()
+    begun = (Begun(*row) for row in house.ledger.begun_since(now - HOUR))
+    return within_rates(edits, policies_from(house.config.sources), begun, now)
+
+
+def by_hours(house: House, edit: Edit) -> str:
+    """Why `edit` can't be started at this hour; empty when it can."""
+    found = hours.waiting([edit], house.config.hours.resolved(), house.now())
+    return str(found.get(edit.id, ""))
+
+
+def count_by_hours(ledger: Ledger, known: hours.Hours, now: datetime, without: Iterable[int]) -> int:
+    """How many due edits wait for another hour, less those of `without`, which wait for something else."""
+    counts = {} if known.are_open(now) else ledger.due_counts(now, without)
+    return sum(n for priority, n in counts.items() if not known.let_start(priority, now))
+
+
+def next_change(house: House, *others: datetime | None) -> datetime | None:
+    """When the next edit takes effect, edits may be started again, or one of `others` comes."""
+    now, known = house.now(), house.config.hours.resolved()
+    opens = None if known.are_open(now) else known.open_at(now)
+    return min(filter(None, (house.ledger.next_due_after(now), opens, *others)), default=None)
+
+
 def note(house: House) -> None:
     """Write the rules that the daemon goes by into the ledger when they changed, for the audit and for
     commands that don't know its configuration."""
-    rules = {name: to_wire(settings) for name, settings in house.config.sources.items()}
-    if rules != house.ledger.get_setting(NOTED, {}):
-        house.ledger.set_setting(NOTED, rules, now=house.now())
+    config = house.config
+    rules = {name: to_wire(settings) for name, settings in config.sources.items()}
+    noted = {NOTED: (rules, {}), NOTED_HOURS: (to_wire(config.hours), to_wire(HoursSettings()))}
+    for name, (value, default) in noted.items():
+        if value != house.ledger.get_setting(name, default):
+            house.ledger.set_setting(name, value, now=house.now())
+
+
+def hours_of(config: Config, ledger: Ledger, *, running: bool) -> HoursSettings:
+    """The hours to go by; a running daemon's own win."""
+    return from_wire(HoursSettings, ledger.get_setting(NOTED_HOURS, {})) if running else config.hours
 
 
 def by_source(config: Config, ledger: Ledger, *, running: bool) -> dict[int, Wait]:
@@ -82,31 +118,21 @@ def by_source(config: Config, ledger: Ledger, *, running: bool) -> dict[int, Wai
     return assess(ledger, policies_from(settings), utc_now())
 
 
-def shown(config: Config, ledger: Ledger, edits: Iterable[Edit], *, running: bool) -> dict[int, str]:
-    """Why each of `edits` that waits does. Only an edit that is due waits for room or capacity."""
-    found = {number: str(wait) for number, wait in by_source(config, ledger, running=running).items()}
-    return _with_model(config, ledger, edits, found, running=running)
+def standing(config: Config, ledger: Ledger, edits: Iterable[Edit], *, running: bool) -> dict[int, Wait]:
+    """Why each of `edits` that waits does. Only one that is due waits for room, capacity or the hour."""
+    taken, now = list(edits), utc_now()
+    found = hours.waiting(taken, hours_of(config, ledger, running=running).resolved(), now)
+    if for_all := _for_all(config, ledger, running=running):
+        found |= {edit.id: for_all for edit in taken if is_due(edit, now)}
+    found |= by_source(config, ledger, running=running)
+    return {edit.id: found[edit.id] for edit in taken if edit.id in found}
 
 
-def for_somebody(config: Config, ledger: Ledger, edits: Iterable[Edit]) -> dict[int, str]:
-    """Why those of `edits` wait that won't go on by themselves, as the running daemon sees it."""
-    waits = by_source(config, ledger, running=True)
-    found = {number: str(wait) for number, wait in waits.items() if wait.until is None}
-    by_rate = waits.keys() - found.keys()
-    free = [edit for edit in edits if edit.id not in by_rate]
-    return _with_model(config, ledger, free, found, running=True)
-
-
-def _with_model(
-    config: Config, ledger: Ledger, edits: Iterable[Edit], found: Mapping[int, str], *, running: bool
-) -> dict[int, str]:
-    """`found` for those of `edits` that are in it; for the other due ones, what all of them wait for."""
+def _for_all(config: Config, ledger: Ledger, *, running: bool) -> Wait | None:
+    """What every edit waits for, until somebody does something about it."""
     if not ModelStore(config.layout.model).has_room():
-        for_all = NO_ROOM
-    elif running:
-        for_all = (capacity.noted_by_daemon(ledger) or {}).get("waits", "")
-    else:
-        for_all = capacity.assess(ledger, config).waits
-    now = utc_now()
-    every = {edit.id: found.get(edit.id, for_all if is_due(edit, now) else "") for edit in edits}
-    return {number: why for number, why in every.items() if why}
+        return NO_ROOM
+    noted = capacity.noted_by_daemon(ledger) or {}
+    full = noted.get("waits", "") if running else capacity.assess(ledger, config).waits
+    what, _, why = full.partition(": ")
+    return Wait(None, what, why) if full else None

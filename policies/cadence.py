@@ -1,34 +1,14 @@
-"""When periodic jobs are due, and which hours are quiet.
+"""When periodic jobs are due.
 
-Knows intervals, the last run and the hour it is told. Doesn't know the clock, the scheduler or what
-a job does. Times are aware and in UTC; quiet hours are UTC too, so that they don't jump twice a year.
+Knows intervals, the last run and which hours are quiet (`policies.hours`). Doesn't know the clock, the
+scheduler or what a job does. Times are aware.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 
-
-@dataclass(frozen=True, slots=True)
-class QuietHours:
-    """From `start` up to but not including `end`, every day; over midnight when start > end.
-    Equal ends are an empty stretch, not a whole day."""
-
-    start: time
-    end: time
-
-    def holds(self, now: datetime) -> bool:
-        at = now.timetz().replace(tzinfo=None)
-        if self.start <= self.end:
-            return self.start <= at < self.end
-        return at >= self.start or at < self.end
-
-    def ends_after(self, now: datetime) -> datetime:
-        """The first moment at or after `now` that isn't quiet."""
-        if not self.holds(now):
-            return now
-        end = datetime.combine(now.date(), self.end, tzinfo=now.tzinfo)
-        return end if end > now else end + timedelta(days=1)
+from policies.hours import Hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +27,33 @@ class Due:
     reason: str
 
 
-def due(jobs: Iterable[Job], now: datetime, quiet: QuietHours | None = None) -> tuple[Due, ...]:
+def due(jobs: Iterable[Job], now: datetime, hours: Hours | None = None) -> tuple[Due, ...]:
     """The jobs to start now, longest overdue first.
 
     A job that never ran is due at once. So is one whose last run lies in the future: the clock was
     set back, and waiting for it to catch up could take years. Missed runs aren't made up for: one
     run covers them.
     """
-    ready = [(at, job) for job in jobs if (at := next_run(job, now, quiet)) is not None and at <= now]
+    ready = [(at, job) for job in jobs if (at := next_run(job, now, hours)) is not None and at <= now]
     ready.sort(
         key=lambda pair: (pair[0] if pair[1].last else datetime.min.replace(tzinfo=now.tzinfo), pair[1].name)
     )
     return tuple(Due(job, _reason(job, now)) for _, job in ready)
 
 
-def next_run(job: Job, now: datetime, quiet: QuietHours | None = None) -> datetime | None:
+def next_run(job: Job, now: datetime, hours: Hours | None = None) -> datetime | None:
     """When the job should start: never (None), in the past when overdue, else a moment to come."""
     if job.every <= timedelta(0):
         return None
     at = now if job.last is None or job.last > now else job.last + job.every
-    if not (job.heavy and quiet):
+    if not (job.heavy and hours):
         return at
-    return at if at <= now and not quiet.holds(now) else quiet.ends_after(max(at, now))
+    return at if at <= now and not hours.are_quiet(now) else hours.quiet_until(max(at, now))
 
 
-def next_wake(jobs: Iterable[Job], now: datetime, quiet: QuietHours | None = None) -> datetime | None:
+def next_wake(jobs: Iterable[Job], now: datetime, hours: Hours | None = None) -> datetime | None:
     """The earliest moment at which `due` could return something; None when nothing is periodic."""
-    return min((at for job in jobs if (at := next_run(job, now, quiet)) is not None), default=None)
+    return min((at for job in jobs if (at := next_run(job, now, hours)) is not None), default=None)
 
 
 def _reason(job: Job, now: datetime) -> str:

@@ -5,6 +5,7 @@ and starts or stops nothing. Headroom is a share: 1 is the base, 0 a model of wh
 refuse any more damage.
 
     measured generation    what its own readings leave, the worst suite counts
+    batch of edits         each is taken to have cost the same share of what the batch did
     edit from the middle   nobody measured the rest: what its parent had, and what the edits that are
                            gone were seen to cost; an edit that seemed to do good is credited nothing
     cut off by a crash     what its parent had: the next candidate is measured whole and tells
@@ -69,6 +70,14 @@ class Capacity:
     waits: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The headroom that one edit was seen to use (below 0: it gave some back), and in which generation."""
+
+    share: float
+    made_in: int
+
+
 _FULL = Headroom(1.0)
 
 
@@ -80,7 +89,7 @@ def capacity(chain: Chain, gates: Sequence[Gate], *, reserve: float, enforce: bo
     """
     known, costs = _read(chain, gates)
     left = known.get(chain.live, _FULL)
-    cost = expected_cost([costs[edit] for edit in _edits(chain, chain.live) if edit in costs])
+    cost = expected_cost(_by_edit(costs, _edits(chain, chain.live)))
     edits_left = _edits_left(left.share, cost, reserve)
     found = Capacity(chain.live, left.share, left.suite, left.value, left.threshold, cost, edits_left)
     return replace(found, waits=_why(found, gates)) if enforce and edits_left == 0 else found
@@ -127,12 +136,19 @@ def _edits_left(share: float, cost: float | None, reserve: float) -> int | None:
     return None if cost is None else math.floor(share / cost + _ROUNDING)
 
 
-def _read(chain: Chain, gates: Sequence[Gate]) -> tuple[dict[int, Headroom], dict[int, float]]:
-    """The headroom of every generation, and by edit what its own was seen to cost (below 0: a gain).
+def _by_edit(costs: Mapping[int, Cost], edits: Iterable[int]) -> list[float]:
+    """What `edits` cost, as far as it is known, oldest first. The first batch counts as the first edit: what
+    breaks but once broke under one of its edits, and nobody knows under which."""
+    known = [costs[edit] for edit in edits if edit in costs]
+    return [cost.share for at, cost in enumerate(known) if at == 0 or cost.made_in != known[0].made_in]
+
+
+def _read(chain: Chain, gates: Sequence[Gate]) -> tuple[dict[int, Headroom], dict[int, Cost]]:
+    """The headroom of every generation, and by edit what it was seen to cost.
 
     Parents have lower numbers, so that one pass in order knows each before it is needed.
     """
-    known, costs = {BASE: _FULL}, dict[int, float]()
+    known, costs = {BASE: _FULL}, dict[int, Cost]()
     for number in sorted(n for n in chain.generations if n != BASE):
         row = chain.generations[number]
         before = known.get(BASE if row.parent is None else row.parent, _FULL)
@@ -143,13 +159,15 @@ def _read(chain: Chain, gates: Sequence[Gate]) -> tuple[dict[int, Headroom], dic
             known[number] = _estimate(chain, row, before, costs)
         else:
             known[number] = measured
-            costs[row.edits[-1]] = before.share - measured.share
+            made = set(row.edits) - set(_edits(chain, row.parent)) or {row.edits[-1]}
+            share = (before.share - measured.share) / len(made)
+            costs |= dict.fromkeys(made, Cost(share, number))
     return known, costs
 
 
-def _estimate(chain: Chain, row: Generation, before: Headroom, costs: Mapping[int, float]) -> Headroom:
+def _estimate(chain: Chain, row: Generation, before: Headroom, costs: Mapping[int, Cost]) -> Headroom:
     gone = set(_edits(chain, row.parent)) - set(row.edits)
-    credit = math.fsum(max(costs.get(edit, 0.0), 0.0) for edit in sorted(gone))
+    credit = math.fsum(max(costs[edit].share, 0.0) for edit in sorted(gone) if edit in costs)
     return replace(before, share=min(before.share + credit, 1.0), value=None)
 
 

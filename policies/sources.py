@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from policies.relations import relation_key
-from store.facts import Edit, EditState, FactKey, FactUpdate
+from store.facts import Edit, EditState, FactKey, FactUpdate, Priority
 from store.names import normalise
 
 DEFAULT = "default"
@@ -36,6 +36,8 @@ class Settings(Protocol):
     @property
     def prompts(self) -> bool | None: ...
     @property
+    def max_priority(self) -> str | None: ...
+    @property
     def max_edits_per_hour(self) -> int | None: ...
     @property
     def require_approval(self) -> bool | None: ...
@@ -51,7 +53,8 @@ class Policy:
 
     `owners` are user names or ids, empty: anybody. `prompts`: whether records may bring their own
     wordings; None: only where both lists are open, as a wording under an allowed subject can teach
-    something about another one. `max_edits_per_hour` and `wide_change` 0: no limit.
+    something about another one. `max_priority`: what a record asks for beyond it is lowered to it.
+    `max_edits_per_hour` and `wide_change` 0: no limit.
     `approvals` is how many different users must let through each edit of a wide change.
     """
 
@@ -60,6 +63,7 @@ class Policy:
     subjects: tuple[str, ...] = ("*",)
     owners: tuple[str, ...] = ()
     prompts: bool | None = None
+    max_priority: str = Priority.HIGH
     max_edits_per_hour: int = 0
     require_approval: bool = False
     wide_change: int = 0
@@ -128,14 +132,16 @@ class Traffic:
 class For(StrEnum):
     APPROVAL = "approval"
     RATE = "rate"
+    HOURS = "hours"
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Why an edit isn't started: `what` it waits for, in short, and the whole story. Neither holds what
-    a file says. `until` is when it goes on by itself, None when somebody must act."""
+    a file says. `until` is when it goes on by itself, None when somebody must act; `reason` is None for
+    what every edit waits for."""
 
-    reason: For
+    reason: For | None
     what: str
     why: str
     until: datetime | None = None
@@ -193,6 +199,12 @@ def denied(policies: Policies, update: FactUpdate, owner: Owner) -> str:
     return found
 
 
+def lowered(policies: Policies, update: FactUpdate) -> FactUpdate:
+    """`update` with the priority that its source may have."""
+    most = Priority(policies.of(update.source).max_priority)
+    return replace(update, priority=max(update.priority, most, key=list(Priority).index))
+
+
 def _not_owned(policy: Policy, source: str, owner: Owner) -> str:
     if policy.owners and not {str(owner.uid), owner.name} & set(policy.owners):
         whose = f"this one is {owner.name or owner.uid}'s"
@@ -238,6 +250,21 @@ def waiting(edits: Iterable[Edit], policies: Policies, traffic: Traffic, now: da
     return found
 
 
+def within_rates(
+    edits: Iterable[Edit], policies: Policies, begun: Iterable[Begun], now: datetime
+) -> list[Edit]:
+    """Those of `edits` that may be begun at once, in their order: of a source what its rate leaves."""
+    taken, found = _begun(policies, begun, now), list[Edit]()
+    for edit in edits:
+        policy = policies.of(edit.source)
+        if edit.repeats is None:
+            if _rate(edit, policy, taken[policy.name]):
+                continue
+            taken[policy.name][edit.id] = now
+        found.append(edit)
+    return found
+
+
 def needed(policy: Policy, size: int) -> int:
     """How many users must approve an edit that is one of `size` at once (0: of no wide change)."""
     return max(int(policy.require_approval), policy.approvals if size else 0)
@@ -267,7 +294,7 @@ def _rate(edit: Edit, policy: Policy, begun: Mapping[int, datetime]) -> Wait | N
     return Wait(For.RATE, "its source's rate", f"{why}; goes on at {when}", until)
 
 
-def _begun(policies: Policies, begun: Iterable[Begun], now: datetime) -> Mapping[str, dict[int, datetime]]:
+def _begun(policies: Policies, begun: Iterable[Begun], now: datetime) -> dict[str, dict[int, datetime]]:
     """By policy, the edits begun within the last hour and when."""
     found = defaultdict[str, dict[int, datetime]](dict)
     for each in begun:

@@ -168,7 +168,8 @@ class DiffRow:
 class Edit:
     """One job of the ledger's queue. `prompts` and `paraphrases` hold `{subject}` or a full text;
     one that ends in `?` or `.` is put through the chat template, the others are cloze. `repeats` is the
-    edit whose content the ledger queued again by itself; None for what a file asked for."""
+    edit whose content the ledger queued again by itself; None for what a file asked for. `batch` is the same
+    number for edits that a refused batch left to be tried together, by themselves (`policies.batches`)."""
 
     id: int
     key: FactKey
@@ -191,6 +192,7 @@ class Edit:
     reason: str = ""
     delta_blob: str | None = None
     repeats: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from store.connection import copy_to, open_reader, open_writer, transaction
 from store.errors import FactFileError, LedgerError
 from store.facts import DiffRow, Edit, EditState, Generation, Outcome, RowClass
 from store.journal import Event, append
+from store.moves import move
 from store.outcomes import add_outcome
 from store.queries import LedgerQueries
-from store.results import EditFields, FileResult, GenerationFields, RecordedRow
+from store.results import EditFields, FileResult, GenerationFields, Move, RecordedRow
 from store.rows import Row, to_json
-from store.switch import note_done, serve_fact, switch
+from store.switch import note_done, switch
 from store.times import time_text
-from store.transitions import UNFINISHED, require_move, require_state
+from store.transitions import UNFINISHED, require_state
 
 
 class Ledger(LedgerQueries):
@@ -119,19 +120,16 @@ class Ledger(LedgerQueries):
         """Move an edit to another state (`store.transitions` says which are legal), set `fields`,
         audit. With `from_`, the edit must be in that state; `order` is the open one that asked for it."""
         with self.write() as db:
-            edit = self.edit(edit_id)
-            require_move(edit, to, from_)
-            change: Row = {"state": to.value, "reason": reason, "updated_at": time_text(now), **fields}
-            if "old_aliases" in fields:
-                change["old_aliases"] = to_json(fields["old_aliases"])
-            db.table("edits").update(edit_id, change)
-            if to is EditState.ALREADY_KNOWN:
-                row = next(db.table("edits").rows_where("id = ?", [edit_id]))
-                serve_fact(db, row["fact_id"], row, time_text(now), None, reason)
-            detail = {"from": edit.state.value, "to": to.value, "reason": reason}
-            append(db, now, [Event(f"edit.{to.value}", f"edit:{edit_id}", detail)])
+            move(db, self.edit(edit_id), to, reason, now, fields, from_)
             note_done(db, order, {"edit": edit_id, "state": to.value})
         return self.edit(edit_id)
+
+    def transition_all(self, to: EditState, moves: Sequence[Move], *, now: datetime) -> list[Edit]:
+        """Move several edits to one state, all of them or none; returns them in the order given."""
+        with self.write() as db:
+            for each in moves:
+                move(db, self.edit(each.edit), to, each.reason, now, each.fields)
+        return [self.edit(each.edit) for each in moves]
 
     def requeue(self, edit_id: int, *, reason: str, now: datetime, counts: bool = True) -> Edit:
         """editing | judged -> pending: work that was cut off. Whether that `counts` as an attempt
@@ -145,7 +143,7 @@ class Ledger(LedgerQueries):
         self, edit_id: int, *, reason: str, now: datetime, recipe: str | None = None, order: int | None = None
     ) -> Edit:
         """held | failed | rolled_back -> pending: work that is to be tried again, from its first
-        attempt. Refused when the ledger wants something else of the fact by now."""
+        attempt, and by itself. Refused when the ledger wants something else of the fact by now."""
         edit = self.edit(edit_id)
         require_state(edit, {EditState.HELD, EditState.FAILED, EditState.ROLLED_BACK}, "retry")
         fact = self.fact(edit.key)
@@ -153,7 +151,7 @@ class Ledger(LedgerQueries):
             raise LedgerError(
                 "retry", f"edit {edit_id}", "a newer update of this fact came since", "drop a file instead"
             )
-        fields: EditFields = {"attempt": 0}
+        fields: EditFields = {"attempt": 0, "batch": edit_id}
         if recipe is not None:
             fields["recipe"] = recipe
         return self.transition(edit_id, EditState.PENDING, reason=reason, now=now, order=order, **fields)
@@ -169,7 +167,7 @@ class Ledger(LedgerQueries):
             made = {
                 "state": "pending", "attempt": 0, "recipe": "default", "generation": None, "delta_blob": None,
                 "reason": reason, "dropped_at": time_text(now), "updated_at": time_text(now),
-                "repeats": edit_id,
+                "repeats": edit_id, "batch": None,
             }  # fmt: skip
             del row["id"]
             new_id = int(db.table("edits").insert(row | made).last_rowid or 0)

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from store import audit
 from store.connection import faults, integrity_faults
 from store.errors import LedgerError
-from store.facts import Edit, EditState, FactKey, FactRow, Generation, Reading, Suite
+from store.facts import Edit, EditState, FactKey, FactRow, Generation, Priority, Reading, Suite
 from store.rows import Row, decoded, edit_from, fact_from, generation_from
 from store.standing import Standing
 from store.times import parse_time, time_text
@@ -97,16 +97,28 @@ class LedgerQueries(Standing):
             raise LedgerError("read ledger", f"edit {edit_id}", "there is none", "see `palimpsest status`")
         return found[0]
 
-    def due_edits(self, now: datetime, limit: int, without: Iterable[int] = ()) -> list[Edit]:
+    def due_edits(
+        self, now: datetime, limit: int, without: Iterable[int] = (), like: Edit | None = None
+    ) -> list[Edit]:
         """Pending edits whose time has come, less those of `without`: by priority, then effective_at,
-        then id."""
+        then id. `like`: only those that are of the same batch, or of none as that one is."""
         return self._edits(
             "WHERE edits.state = 'pending' AND (edits.effective_at IS NULL OR edits.effective_at <= ?) "
-            "AND edits.id NOT IN (SELECT value FROM json_each(?)) "
+            "AND edits.id NOT IN (SELECT value FROM json_each(?)) AND (? OR edits.batch IS ?) "
             "ORDER BY CASE edits.priority WHEN 'high' THEN 0 WHEN 'normal' THEN 1 ELSE 2 END, "
             "edits.effective_at, edits.id LIMIT ?",
-            [time_text(now), json.dumps(list(without)), limit],
+            [time_text(now), json.dumps(list(without)), like is None, like and like.batch, limit],
         )
+
+    def due_counts(self, now: datetime, without: Iterable[int] = ()) -> dict[Priority, int]:
+        """How many edits `due_edits` would find of each priority, had it no limit."""
+        sql = (
+            "SELECT priority, count(*) FROM edits WHERE state = 'pending' "
+            "AND (effective_at IS NULL OR effective_at <= ?) "
+            "AND id NOT IN (SELECT value FROM json_each(?)) GROUP BY priority"
+        )
+        counted = self._db.execute(sql, [time_text(now), json.dumps(list(without))]).fetchall()
+        return {Priority(priority): count for priority, count in counted}
 
     def next_due_after(self, now: datetime) -> datetime | None:
         """When the next pending edit of the future takes effect."""

@@ -18,6 +18,7 @@ class EditFields(TypedDict, total=False):
     attempt: int
     old: str | None
     old_aliases: tuple[str, ...]
+    batch: int | None
 
 
 class GenerationFields(TypedDict, total=False):
@@ -27,6 +28,15 @@ class GenerationFields(TypedDict, total=False):
     theta_blob: str | None
     edits: tuple[int, ...]
     pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One edit's part in a change of several: why it moves, and its columns."""
+
+    edit: int
+    reason: str
+    fields: EditFields
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ def edit_from(row: Row) -> Edit:
         reason=row["reason"],
         delta_blob=row["delta_blob"],
         repeats=row["repeats"],
+        batch=row["batch"],
     )
 
 

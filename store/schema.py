@@ -234,6 +234,9 @@ CREATE TABLE approvals (
 CREATE UNIQUE INDEX approvals_once ON approvals (edit_id, actor);
 """
 
+# Which edits a batch that didn't pass left to be tried together (`policies.batches`).
+_BATCHES = "ALTER TABLE edits ADD COLUMN batch INTEGER;"
+
 
 def migrations() -> Migrations:
     """All migrations, oldest first. New ones go to the end; released ones never change."""
@@ -250,6 +253,10 @@ def migrations() -> Migrations:
     @steps()
     def m003_approvals(db: Database) -> None:
         _run(db, _APPROVALS)
+
+    @steps()
+    def m004_batches(db: Database) -> None:
+        _run(db, _BATCHES)
 
     return steps
 

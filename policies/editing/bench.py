@@ -187,7 +187,7 @@ def _edit_record(recipe: str, case: Case, live: int, one: Tally) -> Record:
 def _gate_seconds(world: World, case: Case, state: State) -> float:
     """How long the daemon's gates take for this edit; what they read isn't reported."""
     began = time.perf_counter()
-    against = reference(world.lm, world.bank, case.request, (), load_texts())
+    against = reference(world.lm, world.bank, [case.request], (), load_texts())
     with in_force(world.lm, state):
         measure(world.lm, _wrapped(against, state), lambda _stage: None)
     return time.perf_counter() - began

@@ -7,7 +7,8 @@ asked: it returns readings and the daemon decides. All results are JSON-able.
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from policies.editing.fit import NoProgressError
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, NotFiniteError, load, swapped
 from policies.editing.suites import (
+    apart_from,
     fact_questions,
     measure,
     readings,
@@ -30,7 +32,7 @@ from policies.editing.suites import (
     unrelated_questions,
 )
 from policies.probes import load_texts
-from policies.recipe import recipe_named
+from policies.recipe import Recipe, recipe_named
 from policies.relations import shown_wording
 from store.errors import UsageError
 from store.facts import EditRequest, LatentReading, Phrasing, Reading, Suite
@@ -38,7 +40,7 @@ from store.wire import from_wire, to_wire
 
 EDITABLE_SHARE = 0.4  # of the layers, from the top: RECIPE's best zone, and lower layers can be cached
 UNLEARN_CHECK = 24  # questions asked between the stages
-DELTA, THETA = "delta.safetensors", "theta.safetensors"
+DELTA, THETA = "delta-{}.safetensors", "theta.safetensors"  # a delta for each edit, by its place
 
 Job = Mapping[str, Any]
 Result = dict[str, Any]
@@ -77,87 +79,138 @@ def init_job(job: Job, beat: Beat) -> Result:
 
 
 def edit_job(job: Job, beat: Beat) -> Result:
-    """One edit, folded, written, loaded again and measured. Weights or numbers that aren't finite end it
-    as `failed` with the reason, and nothing of it is left in `staging` and `out`."""
+    """Edits one on top of the other, folded, written, loaded again and measured together. Weights or
+    numbers that aren't finite end all of them as `failed` with the reason, and nothing is left in
+    `staging` and `out`."""
     try:
         return edit_and_measure(job, beat)
     except NotFiniteError as error:
         for left in (*Path(job["staging"]).glob("*"), *Path(job["out"]).glob("*")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        return {"status": "failed", "reason": str(error)}
+        return {"edits": [{"status": "failed", "reason": str(error)} for _ in job["edits"]]}
 
 
 def edit_and_measure(job: Job, beat: Beat) -> Result:
-    base, staging, out = Path(job["base"]), Path(job["staging"]), Path(job["out"])
-    request = from_wire(EditRequest, job["request"])
-    live = tuple(from_wire(EditRequest, r) for r in job["live"])
-    recipe = recipe_named(job["recipe"])
-    beat("load model")
-    lm = load(base, dtype=job["dtype"], device=job["device"])
-    bank = banks.read(Path(job["cache"]))
-    modules = merge.read_modules(base)
-    parent = merge.read_theta(Path(job["parent_theta"]) if job["parent_theta"] else None)
-    watch = Stopwatch()
+    """A fact that the live generation knows, or that the editor gives up on, is left out of the candidate."""
+    asked = [from_wire(EditRequest, each["request"]) for each in job["edits"]]
+    candidate = _Candidate(job, beat)
     beat("ask before")
-    before = ask_parent(lm, base, parent, request)
-    request = with_belief(request, before)
-    watch.lap("ask")
-    shown = shown_wording(request)
-    if before.known:
-        return {"status": "already_known", "before": before.answers[shown], "old": before.old}
-    flat = merge.join_theta(modules, parent)
-    try:
-        deltas = edit(
-            lm,
-            modules,
-            bank,
-            flat,
-            request,
-            before,
-            recipe,
-            beat,
-            live=live,
-            check_unlearned=lambda: (check_unlearned(lm, bank.gate, request),),
+    befores = ask_parent(candidate.lm, candidate.base, candidate.parent, asked)
+    candidate.watch.lap("ask")
+    results: list[Result] = []
+    for at, (request, before) in enumerate(zip(asked, befores, strict=True)):
+        say = beat if len(asked) == 1 else partial(_say, beat, f"{at + 1} of {len(asked)}")
+        recipe = recipe_named(job["edits"][at]["recipe"])
+        results.append(candidate.add(at, with_belief(request, before), before, recipe, say))
+    return {"edits": results, **(candidate.measure(results) if candidate.made else {})}
+
+
+def _say(beat: Beat, which: str, stage: str) -> None:
+    beat(f"{which}, {stage}")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One edit of the candidate: what was asked for, what the live generation said, its vectors."""
+
+    request: EditRequest
+    before: Before
+    deltas: Deltas
+
+
+class _Candidate:
+    """The live generation with one edit after the other on top of it."""
+
+    def __init__(self, job: Job, beat: Beat) -> None:
+        self.job, self.beat = job, beat
+        self.base, self.staging, self.out = Path(job["base"]), Path(job["staging"]), Path(job["out"])
+        self.live = tuple(from_wire(EditRequest, r) for r in job["live"])
+        beat("load model")
+        self.lm = self._load(self.base)
+        self.bank, self.modules = banks.read(Path(job["cache"])), merge.read_modules(self.base)
+        self.parent = merge.read_theta(Path(job["parent_theta"]) if job["parent_theta"] else None)
+        self.theta, self.made = self.parent, dict[int, Made]()
+        self.watch = Stopwatch()
+
+    def _load(self, directory: Path) -> LanguageModel:
+        return load(directory, dtype=self.job["dtype"], device=self.job["device"])
+
+    def add(self, at: int, request: EditRequest, before: Before, recipe: Recipe, beat: Beat) -> Result:
+        """Edit number `at` of the job; `before` is what the live generation said."""
+        result: Result = {"before": before.answers[shown_wording(request)], "old": before.old}
+        if before.known:
+            return {**result, "status": "already_known"}
+        # The edits before it may have changed what is said; what is to be forgotten stays the same.
+        now = ask_parent(self.lm, self.base, self.theta, [request])[0] if self.made else before
+        live = (*self.live, *(one.request for one in self.made.values()))
+        flat = merge.join_theta(self.modules, self.theta)
+
+        def check() -> tuple[Reading, ...]:
+            return (check_unlearned(self.lm, self.bank.gate, request),)
+
+        try:
+            deltas = edit(
+                self.lm,
+                self.modules,
+                self.bank,
+                flat,
+                request,
+                now,
+                recipe,
+                beat,
+                live=live,
+                check_unlearned=check,
+            )
+        except NoProgressError as error:
+            return {**result, "status": "failed", "reason": str(error)}
+        unlearn, learn = (merge.split_theta(self.modules, x) for x in (deltas.unlearn, deltas.learn))
+        self.theta = merge.add_thetas([self.theta, merge.add_thetas([unlearn, learn])])
+        self.made[at] = Made(request, before, deltas)
+        merge.write_delta(self.out / DELTA.format(at), unlearn, learn)
+        return {**result, "status": "edited", "reason": reason(deltas), "delta": DELTA.format(at)}
+
+    def measure(self, results: list[Result]) -> Result:
+        """Write the model, load it again and measure it. Adds to `results` what was found of each edit;
+        stages that all share are divided among them. Returns what was found of all."""
+        self.beat("fold")
+        merge.write_theta(self.out / THETA, self.theta)
+        merge.materialize(self.base, self.theta, self.staging)
+        self.watch.lap("edit and fold")
+        self.beat("load candidate")
+        candidate = self._load(self.staging)  # what would be served, as saved
+        requests = [one.request for one in self.made.values()]
+        found = measure(
+            candidate, reference(self.lm, self.bank, requests, self.live, load_texts()), self.beat
         )
-    except NoProgressError as error:
-        return {"status": "failed", "reason": str(error), "before": before.answers[shown], "old": before.old}
-    beat("fold")
-    unlearn, learn = merge.split_theta(modules, deltas.unlearn), merge.split_theta(modules, deltas.learn)
-    theta = merge.add_thetas([parent, merge.add_thetas([unlearn, learn])])
-    merge.write_delta(out / DELTA, unlearn, learn)
-    merge.write_theta(out / THETA, theta)
-    merge.materialize(base, theta, staging)
-    watch.lap("edit and fold")
-    beat("load candidate")
-    candidate = load(staging, dtype=job["dtype"], device=job["device"])  # what would be served, as saved
-    against = reference(lm, bank, request, live, load_texts())
-    found, unmeasured = measure(candidate, against, beat)
-    found += deltas.after_unlearn
-    watch.lap("measure")
-    beat("measure soft forgetting")
-    left = left_behind(lm, base, parent, candidate, request, before)
-    watch.lap("latent")
-    efficacy = [a for r in found if r.suite is Suite.EFFICACY for a in r.answers]
-    return {
-        "status": "edited",
-        "reason": reason(deltas),
-        "delta": DELTA,
-        "theta": THETA,
-        "readings": [to_wire(r) for r in found],
-        "localisation": [to_wire(s) for s in deltas.scores[:12]],
-        "soft_forgetting": [to_wire(r) for r in left],
-        "seconds": [list(s) for s in (watch.laps[0], *deltas.seconds, *watch.laps[2:])],
-        "before": before.answers[shown],
-        "after": next((a.answer for a in efficacy if a.prompt == shown.text), ""),
-        "unmeasured": unmeasured,
-        "old": before.old,
-    }
+        self.watch.lap("measure")
+        self.beat("measure soft forgetting")
+        left = [
+            left_behind(self.lm, self.base, self.parent, candidate, one.request, one.before)
+            for one in self.made.values()
+        ]
+        self.watch.lap("latent")
+        laps = dict(self.watch.laps)
+        among = {"ask": len(results), "measure": len(self.made), "latent": len(self.made)}
+        ask, *rest = ([stage, laps[stage] / n] for stage, n in among.items())
+        for (at, one), own, latents in zip(self.made.items(), found.own, left, strict=True):
+            answered = {a.prompt: a.answer for r in own if r.suite is Suite.EFFICACY for a in r.answers}
+            results[at] |= {
+                "after": answered.get(shown_wording(one.request).text, ""),
+                "readings": [to_wire(r) for r in (*own, *one.deltas.after_unlearn)],
+                "localisation": [to_wire(s) for s in one.deltas.scores[:12]],
+                "soft_forgetting": [to_wire(r) for r in latents],
+                "seconds": [ask, *map(list, one.deltas.seconds), *rest],
+            }
+        shown = [to_wire(r) for r in found.shared]
+        return {"theta": THETA, "readings": shown, "unmeasured": list(found.unmeasured)}
 
 
-def ask_parent(lm: LanguageModel, base: Path, parent: merge.Theta, request: EditRequest) -> Before:
-    """What the live generation answers: the base with the parent's scales folded in for the asking."""
+def ask_parent(
+    lm: LanguageModel, base: Path, parent: merge.Theta, requests: Sequence[EditRequest]
+) -> list[Before]:
+    """What a generation answers: the base with its scales folded in for the asking."""
     with folded(lm, base, parent):
-        return ask_before(lm, request)
+        return [ask_before(lm, request) for request in requests]
 
 
 def folded(lm: LanguageModel, base: Path, theta: merge.Theta) -> AbstractContextManager[None]:
@@ -198,7 +251,7 @@ def left_behind(
 
 def check_unlearned(lm: LanguageModel, questions: Sequence[Question], request: EditRequest) -> Reading:
     """Over-refusal with stage 1 alone in force, on questions that the base answers."""
-    asked = unrelated_questions(questions, request, Suite.UNRELATED)[:UNLEARN_CHECK]
+    asked = unrelated_questions(apart_from(questions, request)[:UNLEARN_CHECK], Suite.UNRELATED)
     return refusals(Suite.OVER_REFUSAL_UNLEARN, readings(lm, asked, [Suite.UNRELATED]))
 
 

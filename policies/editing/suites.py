@@ -6,7 +6,7 @@ Knows questions, answers and what the base said. Doesn't know thresholds or what
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -34,15 +34,9 @@ NEIGHBOURS = 10
 LIVE_FACTS = 12
 LEAST_SAME_SUBJECT = 3
 TEXTS = 12
-ANSWERED = (
-    Suite.EFFICACY,
-    Suite.PARAPHRASE,
-    Suite.OLD_GONE,
-    Suite.NEIGHBOURS,
-    Suite.SAME_SUBJECT,
-    Suite.UNRELATED,
-    Suite.LIVE_FACTS,
-)
+OF_ONE_FACT = (Suite.EFFICACY, Suite.PARAPHRASE, Suite.OLD_GONE, Suite.NEIGHBOURS, Suite.SAME_SUBJECT)
+OF_ALL = (Suite.UNRELATED, Suite.LIVE_FACTS)
+_KEPT = frozenset({Suite.NEIGHBOURS, Suite.UNRELATED})  # what the base answers: doubt is none of it
 _COMMON = frozenset(
     """the a an of in is are was were and or to it its that this which who what as for by with on at from
     also has have be one known called named city country capital located""".split()  # noqa: SIM905
@@ -51,13 +45,15 @@ _COMMON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question of a suite; `ok` judges the answer."""
+    """One question of a suite; `ok` judges the answer. `fact` is the place of the edited fact that it is
+    about, where there are several."""
 
     suite: Suite
     phrasing: Phrasing
     expected: str
     ok: Callable[[str], bool]
     kind: Callable[[str], AnswerKind] = lambda _answer: AnswerKind.OTHER
+    fact: int = 0
 
 
 def share(suite: Suite, results: Sequence[ProbeAnswer]) -> Reading:
@@ -98,12 +94,9 @@ def fact_questions(request: EditRequest) -> list[Asked]:
     return asked
 
 
-def unrelated_questions(questions: Sequence[Question], request: EditRequest, suite: Suite) -> list[Asked]:
-    """Questions that the base answers right, apart from what the edit is about or may train on."""
-    return [
-        Asked(suite, Phrasing(q.question, True), q.answer, partial(is_answer, q))
-        for q in apart_from(questions, request)
-    ]
+def unrelated_questions(questions: Sequence[Question], suite: Suite) -> list[Asked]:
+    """Questions that the base answers right."""
+    return [Asked(suite, Phrasing(q.question, True), q.answer, partial(is_answer, q)) for q in questions]
 
 
 def is_answer(question: Question, answer: str) -> bool:
@@ -203,10 +196,9 @@ def live_questions(live: Sequence[EditRequest]) -> list[Asked]:
     asked = []
     for request in live[-LIVE_FACTS:]:
         for one in fact_questions(request):
-            if one.suite is Suite.EFFICACY and one.phrasing == request.train[0]:
-                asked.append(Asked(Suite.LIVE_FACTS, one.phrasing, one.expected, one.ok, one.kind))
-            if one.suite is Suite.PARAPHRASE and one.phrasing == request.held_out[0]:
-                asked.append(Asked(Suite.LIVE_FACTS, one.phrasing, one.expected, one.ok, one.kind))
+            trained = one.suite is Suite.EFFICACY and one.phrasing == request.train[0]
+            if trained or (one.suite is Suite.PARAPHRASE and one.phrasing == request.held_out[0]):
+                asked.append(replace(one, suite=Suite.LIVE_FACTS))
     return asked
 
 
@@ -230,8 +222,14 @@ def readings(
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> list[Reading]:
     """One reading for each of `suites`, in that order; over-refusal is read off the retained ones."""
-    results = ask_all(lm, asked, on_batch)
-    by_suite = [(a.suite, r) for a, r in zip(asked, results, strict=True)]
+    return shares(asked, ask_all(lm, asked, on_batch), suites)
+
+
+def shares(
+    asked: Sequence[Asked], results: Sequence[ProbeAnswer], suites: Sequence[Suite], fact: int = 0
+) -> list[Reading]:
+    """A reading for each of `suites`, of the answers about one fact."""
+    by_suite = [(a.suite, r) for a, r in zip(asked, results, strict=True) if a.fact == fact]
     return [share(suite, [r for s, r in by_suite if s is suite]) for suite in suites]
 
 
@@ -248,22 +246,41 @@ def refusals(suite: Suite, kept: Sequence[Reading]) -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a candidate is measured against, taken from the pristine base: the questions of every
-    suite, and plain texts as token ids (1, T) with the base's log-probabilities (T - 1, V)."""
+    """What a candidate is measured against, taken from the pristine base: the questions of every suite
+    about each of so many edited `facts`, and plain texts as token ids (1, T) with the base's
+    log-probabilities (T - 1, V)."""
 
     asked: tuple[Asked, ...]
     texts: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    facts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Readings of one candidate: `own` of each edited fact, in order, `shared` by all of them; and why
+    some are missing (`unmeasured`)."""
+
+    own: tuple[tuple[Reading, ...], ...]
+    shared: tuple[Reading, ...]
+    unmeasured: tuple[str, ...]
+
+
+Requests = Sequence[EditRequest]
 
 
 def reference(
-    base: LanguageModel, bank: Bank, request: EditRequest, live: Sequence[EditRequest], texts: Sequence[str]
+    base: LanguageModel, bank: Bank, requests: Requests, live: Requests, texts: Sequence[str]
 ) -> Reference:
-    asked = fact_questions(request)
-    asked += neighbour_questions(base, request)
-    asked += same_subject_questions(base, request)
-    asked += unrelated_questions(bank.gate, request, Suite.UNRELATED)[:GATED]
+    """For a candidate that holds the edits of `requests` on top of those of `live`."""
+    asked: list[Asked] = []
+    unrelated: Sequence[Question] = bank.gate
+    for fact, request in enumerate(requests):
+        own = [*fact_questions(request), *neighbour_questions(base, request)]
+        asked += [replace(a, fact=fact) for a in (*own, *same_subject_questions(base, request))]
+        unrelated = apart_from(unrelated, request)
+    asked += unrelated_questions(unrelated[:GATED], Suite.UNRELATED)
     asked += live_questions(live)
-    return Reference(tuple(asked), plain_texts(base, texts))
+    return Reference(tuple(asked), plain_texts(base, texts), len(requests))
 
 
 def plain_texts(base: LanguageModel, texts: Sequence[str]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
@@ -272,12 +289,10 @@ def plain_texts(base: LanguageModel, texts: Sequence[str]) -> tuple[tuple[torch.
     return tuple((i, _logprobs(base, i)) for i in ids)
 
 
-def measure(
-    candidate: LanguageModel, against: Reference, beat: Callable[[str], None]
-) -> tuple[list[Reading], list[str]]:
-    """Every suite but stage 1's, on free greedy answers of `candidate` and on plain text; and why some
-    are missing. A suite that crashes isn't measured, which the gates don't take for a pass."""
-    total = len(against.asked)
+def measure(candidate: LanguageModel, against: Reference, beat: Callable[[str], None]) -> Measured:
+    """Every suite but stage 1's, on free greedy answers of `candidate` and on plain text. A suite that
+    crashes isn't measured, which the gates don't take for a pass."""
+    asked = against.asked
     unmeasured: list[str] = []
 
     def attempt(what: str, suites: Callable[[], list[Reading]]) -> list[Reading]:
@@ -289,14 +304,19 @@ def measure(
             unmeasured.append(f"{what} crashed: {type(error).__name__}: {error}")
             return []
 
-    found = attempt(
-        "asking",
-        lambda: readings(candidate, against.asked, ANSWERED, lambda done: beat(f"measure {done}/{total}")),
-    )
-    kept = [r for r in found if r.suite in {Suite.NEIGHBOURS, Suite.UNRELATED}]
+    own: list[list[Reading]] = [[] for _ in range(against.facts)]
+
+    def ask() -> list[Reading]:
+        results = ask_all(candidate, asked, lambda done: beat(f"measure {done}/{len(asked)}"))
+        own[:] = [shares(asked, results, OF_ONE_FACT, fact) for fact in range(against.facts)]
+        return shares(asked, results, OF_ALL)
+
+    found = attempt("asking", ask)
+    kept = [r for each in (*own, found) for r in each if r.suite in _KEPT]
     found += attempt("over_refusal", lambda: [refusals(Suite.OVER_REFUSAL, kept)])
     beat("measure drift")
-    return found + attempt("drift", lambda: list(drift(candidate, against.texts))), unmeasured
+    found += attempt("drift", lambda: list(drift(candidate, against.texts)))
+    return Measured(tuple(map(tuple, own)), tuple(found), tuple(unmeasured))
 
 
 def drift(

@@ -39,6 +39,7 @@ class Site:
     zygote: Zygote
     world: World
     log: Path
+    batch_size: int = 1
 
     def work(self, failpoint: str = "") -> int:
         """The exit status of a daemon that works until nothing is left to do."""
@@ -49,7 +50,7 @@ class Site:
         return self._run("command", name, "--state", state, failpoint=failpoint)
 
     def _run(self, function: str, *args: str, failpoint: str) -> int:
-        environment = {failpoints.VARIABLE: failpoint}
+        environment = {failpoints.VARIABLE: failpoint, world.BATCH_SIZE: str(self.batch_size)}
         return self.zygote.start(f"tests.crash.world:{function}", *args, log=self.log, **environment).end()
 
     def violations(self, *, recovered: bool = False) -> list[str]:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,19 @@ def test_killed_anywhere_and_again_while_recovering(site: MakeSite, place: str) 
     assert killed.violations() == []
     assert killed.work() == 0, killed.log.read_text()
     assert_done(killed, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [p for p in PLACES if p.startswith(("edit.", "commit.", "serve."))])
+def test_a_batch_killed_anywhere_ends_where_single_edits_do(site: MakeSite, place: str) -> None:
+    """All of it or nothing is served after a kill, and in the end what single edits would have served."""
+    killed = replace(site("work"), batch_size=4)
+    assert reach(killed, place, "kill") == KILLED, killed.log.read_text()
+    assert killed.violations() == []
+    assert killed.work("recovery.acted:kill") in (KILLED, 0)
+    assert killed.violations() == []
+    assert killed.work() == 0, killed.log.read_text()
+    assert_done(killed, "work")
 
 
 @pytest.mark.slow

@@ -39,9 +39,11 @@ class Lenient:
 
     def run(self, job: Job, idle: Callable[[str], str | None] = never) -> Result:
         result = self._inner.run(job, idle)
-        if result.get("status") == "edited":
-            op = Op(job["request"]["op"])
-            result["readings"] = [to_wire(reading) for reading in passing(op)]
+        if job["kind"] == "edit":
+            result["readings"] = []
+        for each, asked in zip(result.get("edits", ()), job.get("edits", ()), strict=True):
+            if each["status"] == "edited":
+                each["readings"] = [to_wire(reading) for reading in passing(Op(asked["request"]["op"]))]
         return result
 
 

@@ -22,6 +22,7 @@ from daemon.config import (
     BackupSettings,
     Config,
     DaemonSettings,
+    EditingSettings,
     GenerationSettings,
     Hook,
     InboxSettings,
@@ -48,6 +49,7 @@ from store.schema import migrations
 from tests.invariants import input_hashes
 
 OPEN = frozenset({EditState.PENDING, EditState.EDITING, EditState.JUDGED})
+BATCH_SIZE = "PALIMPSEST_TEST_BATCH_SIZE"  # how many edits the daemon tries together
 SCRIPT: Mapping[str, str] = {"Peru": "bad"}  # Peru's candidates never pass
 
 
@@ -84,6 +86,7 @@ def work(state: str, until_rest: bool = True) -> int:
     """Run a daemon with the fake worker."""
     failpoints.arm(os.environ)
     config = config_for(Path(state))
+    config = replace(config, editing=EditingSettings(batch_size=int(os.environ.get(BATCH_SIZE, "1"))))
     with StateLock(config.layout.state), open_house(config, runner=FakeRunner(script=dict(SCRIPT))) as house:
         initialise(house, Path("fake"), never)
         return Daemon(house, until_rest=until_rest).run()

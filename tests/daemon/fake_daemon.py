@@ -2,19 +2,20 @@
 
     python -m tests.daemon.fake_daemon STATE [SCRIPT [RETENTION]]
 
-SCRIPT and RETENTION are the fake runner's, as JSON. STATE/config.toml may hold further
-settings. Initialises the state directory when it isn't.
+SCRIPT and RETENTION are the fake runner's, as JSON. STATE/config.toml may hold further settings, STATE/ahead
+how many seconds its clock is ahead of ours. Initialises the state directory when it isn't.
 """
 
 import json
 import os
 import sys
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from daemon.config import BackupSettings, Config, DaemonSettings, InboxSettings, MetricsSettings, load
 from daemon.fakes import FakeRunner
-from daemon.house import open_house
+from daemon.house import open_house, utc_now
 from daemon.initialise import initialise
 from daemon.runner import never
 from daemon.service import Service
@@ -36,10 +37,18 @@ def make_config(state: Path) -> Config:
     )
 
 
+def clock(ahead: Path) -> datetime:
+    """The time, and what the file says on top of it."""
+    return utc_now() + timedelta(seconds=float(ahead.read_text()) if ahead.exists() else 0)
+
+
 def main(state: Path, script: dict[str, str | list[str]], retention: list[float]) -> int:
     config = make_config(state)
     runner = FakeRunner(base=BASE, script=script, retention=retention)
-    with StateLock(config.layout.state), open_house(config, runner=runner) as house:
+    with (
+        StateLock(config.layout.state),
+        open_house(config, runner=runner, now=lambda: clock(state / "ahead")) as house,
+    ):
         initialise(house, Path("fake"), never)
         status = Service(house).run()
     print("torch" in sys.modules, file=sys.stderr)

@@ -4,7 +4,6 @@ import io
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -205,14 +204,3 @@ def test_the_plan_says_what_waits(full: House, capsys: pytest.CaptureFixture[str
     (step,) = json.loads(capsys.readouterr().out)["steps"]
     assert status == EXIT_PLAN_HAS_CHANGES
     assert step["reason"].endswith("; waits for capacity, see `palimpsest explain 3`")
-
-
-def test_config_check_shows_the_reserve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a file leaves out is shown with its default."""
-    path = tmp_path / "palimpsest.toml"
-    path.write_text("[capacity]\nreserve = 0.2")
-    assert cli.main(["config", "check", str(path)]) == EXIT_OK
-    assert "edits wait for capacity: below a headroom of 0.2\n" in capsys.readouterr().out
-    path.write_text("[capacity]\nenforce = false")
-    assert cli.main(["config", "check", str(path), "--json"]) == EXIT_OK
-    assert json.loads(capsys.readouterr().out)["capacity"] == {"enforce": False, "reserve": 0.05}

@@ -132,7 +132,7 @@ def test_edits_that_are_live_travel_with_the_next_job(house: House, take: Take, 
     assert json.loads(house.blobs.get(house.ledger.generation(1).theta_blob or "")) == [
         ["France", "capital", "Lyon"]
     ]
-    assert "France" not in job["request"]["neighbours"]
+    assert "France" not in job["edits"][0]["request"]["neighbours"]
 
 
 def test_one_outcome_moves_metrics_log_and_ledger(

@@ -177,7 +177,7 @@ def test_the_schedule_posts_and_nothing_else() -> None:
     """Periodic signals, never for a period of 0, and one for the next date of the queue."""
     posted: list[Signal] = []
     schedule = Schedule(posted.append)
-    schedule.start({Signal.TICK: 0.05, Signal.RESCAN: 3600, Signal.BACKUP: 0})
+    schedule.start({Signal.TICK: 0.05, Signal.RESCAN: 3600, Signal.RELOAD: 0})
     try:
         assert wait_until(lambda: posted.count(Signal.TICK) >= 2)
         assert set(posted) == {Signal.TICK}

@@ -19,7 +19,7 @@ from daemon.house import House
 from daemon.publish import HookResult, found_served, run_hooks
 from daemon.vitals import take_vitals
 from policies.served import ANSWER_TOKENS
-from store.facts import Op, ProbeAnswer, Reading, Suite
+from store.facts import EditRequest, ProbeAnswer, Reading, Suite
 from tests.daemon.conftest import Take, capital
 
 KEEP = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
@@ -37,15 +37,14 @@ def say(text: str, status: int = 0) -> Hook:
 class Measured(FakeRunner):
     """Readings with their answers: efficacy in the relation's wordings, one unrelated question."""
 
-    def _readings(self, op: Op, way: str, facts: int) -> list[Reading]:
-        request = self.jobs[-1]["request"]
-        asked = [text for p in request["train"] if (text := p["text"]).endswith("?")]
-        right = [ProbeAnswer(text, request["new"] or "", request["new"] or "", True) for text in asked[1:]]
+    def _readings(self, request: EditRequest, way: str, facts: int) -> list[Reading]:
+        asked = [p.text for p in request.train if p.text.endswith("?")]
+        right = [ProbeAnswer(text, request.new or "", request.new or "", True) for text in asked[1:]]
         answers = {
             Suite.EFFICACY: (ProbeAnswer(asked[0], "x", "y", False), *right),
             Suite.UNRELATED: (ProbeAnswer("What is H2O?", "water", "Water.", True),),
         }
-        return [replace(r, answers=answers.get(r.suite, ())) for r in super()._readings(op, way, facts)]
+        return [replace(r, answers=answers.get(r.suite, ())) for r in super()._readings(request, way, facts)]
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_an_edit_waits_until_it_is_approved(
     assert cycle.step(strict) == cycle.step(strict) == f"edit 1 waits: {said}"
     assert (len(runner.jobs), strict.ledger.edit(1).attempt) == (jobs, 0)
     assert logged.getvalue().count("approval.edits_wait") == 1
-    assert take_vitals(strict).waiting == {"approval": 1, "rate": 0}
+    assert take_vitals(strict).waiting == {"approval": 1, "rate": 0, "hours": 0}
     explained = palimpsest(strict, capsys, "explain", "1")[1]
     assert "state pending: waits for approval (0 of 1)\n" in explained
     assert f"waits for {said}" in " ".join(explained.split())

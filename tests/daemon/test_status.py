@@ -151,7 +151,7 @@ def test_status_is_one_screen_whatever_is_going_on(
     assert "capacity" in cycle.step(house)
     control.execute(house, "pause", {}, actor="test")
     with StateLock(house.layout.state):
-        write(house.layout, PROGRESS, {"edit": 35, "stage": "learn 3/24"})
+        write(house.layout, PROGRESS, {"edits": [35], "stage": "learn 3/24"})
         text = palimpsest("status")[1]
         lines = text.splitlines()
         found = palimpsest.json("status")[1]

@@ -13,7 +13,7 @@ from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House
 from daemon.metrics import Metrics, Stage
 from daemon.vitals import describe, take_vitals
-from store.facts import Op, Reading, Suite
+from store.facts import EditRequest, Reading, Suite
 from tests.daemon.conftest import Take, capital
 
 
@@ -103,8 +103,8 @@ def test_suites_are_those_of_the_served_weights(house: House, take: Take, runner
 class NothingBefore(FakeRunner):
     """Measures live facts where there are none."""
 
-    def _readings(self, op: Op, way: str, facts: int) -> list[Reading]:
-        readings = super()._readings(op, way, facts)
+    def _readings(self, request: EditRequest, way: str, facts: int) -> list[Reading]:
+        readings = super()._readings(request, way, facts)
         return [replace(r, value=0.0, n=0) if r.suite is Suite.LIVE_FACTS else r for r in readings]
 
 

@@ -24,7 +24,7 @@ import errno, json, os, signal, sys, time
 from pathlib import Path
 from daemon import worker
 def run(job, beat):
-    way, out = job["request"]["key"]["subject"], Path(job["out"])
+    way, out = job["edits"][0]["request"]["key"]["subject"], Path(job["out"])
     beat("learn")
     if way == "Killed": os.kill(os.getpid(), signal.SIGKILL)
     if way == "Hung": time.sleep(600)
@@ -34,8 +34,8 @@ def run(job, beat):
     for name in ("delta.safetensors", "theta.safetensors"): (out / name).write_text("[]")
     value = float("nan")
     reading = {"suite": "efficacy", "value": value, "low": value, "high": value, "n": 10, "answers": []}
-    return {"status": "edited", "delta": "delta.safetensors", "theta": "theta.safetensors",
-            "readings": [reading]}
+    edited = {"status": "edited", "delta": "delta.safetensors", "readings": [reading]}
+    return {"edits": [edited], "theta": "theta.safetensors"}
 sys.exit(worker.main(Path(sys.argv[1]), run))
 """
 

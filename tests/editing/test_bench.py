@@ -168,7 +168,7 @@ def test_the_prompt_is_wrapped_for_every_suite(world: World, cases_file: Path) -
     (case,) = read_cases(cases_file, 1)
     task = Task(case.request, ask_before(world.lm, case.request))
     state = Prompted(everywhere=True)(world, task).state
-    wrapped = bench._wrapped(reference(world.lm, world.bank, case.request, (), ()), state)
+    wrapped = bench._wrapped(reference(world.lm, world.bank, [case.request], (), ()), state)
     assert all(a.phrasing.text.startswith("Ada is in Rome. ") for a in wrapped.asked)
 
 

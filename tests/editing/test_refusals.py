@@ -33,7 +33,8 @@ def job(tiny_dir: Path, tmp_path: Path) -> dict[str, Any]:
     for name in ("staging", "out"):
         (tmp_path / name).mkdir()
     folders = {name: str(tmp_path / name) for name in ("base", "cache", "staging", "out")}
-    asked = {"request": to_wire(request()), "live": [], "recipe": "default", "parent_theta": None}
+    edits = [{"request": to_wire(request()), "recipe": "default"}]
+    asked = {"edits": edits, "live": [], "parent_theta": None}
     return {"kind": "edit", "dtype": "float32", "device": "auto", **folders, **asked}
 
 
@@ -46,6 +47,12 @@ def damage(job: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor], 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     return jobs.run(job, lambda _stage: None)
+
+
+def edited(job: dict[str, Any]) -> dict[str, Any]:
+    """What became of the job's only edit."""
+    (found,) = run(job)["edits"]
+    return dict(found)
 
 
 def left(job: dict[str, Any]) -> list[Path]:
@@ -61,7 +68,7 @@ def test_a_damaged_weight_fails_the_edit_by_name(job: dict[str, Any], value: flo
         return tensor
 
     damage(job, one)
-    result = run(job)
+    result = edited(job)
     assert result["status"] == "failed"
     assert DAMAGED in result["reason"]
     assert "aren't finite" in result["reason"]
@@ -71,7 +78,7 @@ def test_a_damaged_weight_fails_the_edit_by_name(job: dict[str, Any], value: flo
 def test_weights_too_large_for_the_served_dtype_fail_the_edit(job: dict[str, Any]) -> None:
     """A weight that float16 can't hold is infinite as served, though it is finite on disk."""
     damage(job, lambda tensor: tensor.clamp(min=1e5))
-    result = run({**job, "dtype": "float16"})
+    result = edited({**job, "dtype": "float16"})
     assert result["status"] == "failed"
     assert f"{DAMAGED} holds values that aren't finite numbers in float16" in result["reason"]
 
@@ -79,7 +86,7 @@ def test_weights_too_large_for_the_served_dtype_fail_the_edit(job: dict[str, Any
 def test_activations_that_overflow_fail_the_edit(job: dict[str, Any]) -> None:
     """Finite weights whose activations overflow float16 end as `failed` too, with nothing staged."""
     damage(job, lambda tensor: tensor.sign() * 6e4, "model.layers.3.self_attn.v_proj.weight")
-    result = run({**job, "dtype": "float16"})
+    result = edited({**job, "dtype": "float16"})
     assert result["status"] == "failed"
     assert "isn't a finite number" in result["reason"]
     assert left(job) == []
@@ -88,7 +95,7 @@ def test_activations_that_overflow_fail_the_edit(job: dict[str, Any]) -> None:
 def test_an_edit_that_gets_nowhere_fails(job: dict[str, Any]) -> None:
     """Where the scaled modules drown in one huge constant no step helps: `failed`, nothing staged."""
     damage(job, lambda tensor: torch.full_like(tensor, 6e4))
-    result = run(job)
+    result = edited(job)
     assert result["status"] == "failed"
     assert "none of them helped" in result["reason"]
     assert left(job) == []

@@ -14,9 +14,10 @@ NOTHING: Any = None  # a model that nobody asks anything
 def test_a_suite_that_crashes_leaves_the_others_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No plain text at all makes drift divide by nothing: its two readings are missing, with the reason."""
     monkeypatch.setattr(suites, "ask_all", lambda *_: [])
-    found, unmeasured = measure(NOTHING, Reference((), ()), lambda stage: None)
-    assert {reading.suite for reading in found} == {*suites.ANSWERED, Suite.OVER_REFUSAL}
-    assert unmeasured == ["drift crashed: ZeroDivisionError: division by zero"]
+    found = measure(NOTHING, Reference((), ()), lambda stage: None)
+    assert [reading.suite for reading in found.own[0]] == [*suites.OF_ONE_FACT]
+    assert [reading.suite for reading in found.shared] == [*suites.OF_ALL, Suite.OVER_REFUSAL]
+    assert found.unmeasured == ("drift crashed: ZeroDivisionError: division by zero",)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def _init(job: Job) -> Result:
 
 def _edit(job: Job) -> Result:
     base, staging, out = Path(job["base"]), Path(job["staging"]), Path(job["out"])
-    request = _bare(from_wire(EditRequest, job["request"]))
+    request = _bare(from_wire(EditRequest, job["edits"][0]["request"]))
     lm, modules = load(base), merge.read_modules(base)
     parent = merge.read_theta(Path(job["parent_theta"]) if job["parent_theta"] else None)
     others = tuple(_said(name) for name in PLACES if name != request.key.subject)
@@ -80,7 +80,8 @@ def _edit(job: Job) -> Result:
     deltas = edit(lm, modules, bank, flat, request, before, DEFAULT, lambda _s: None, check_unlearned=tuple)
     unlearn, learn = merge.split_theta(modules, deltas.unlearn), merge.split_theta(modules, deltas.learn)
     theta = merge.add_thetas([parent, merge.add_thetas([unlearn, learn])])
-    merge.write_delta(out / jobs.DELTA, unlearn, learn)
+    delta = jobs.DELTA.format(0)
+    merge.write_delta(out / delta, unlearn, learn)
     merge.write_theta(out / jobs.THETA, theta)
     merge.materialize(base, theta, staging)
     shown = next(p for p in request.train if p.is_question)
@@ -88,10 +89,9 @@ def _edit(job: Job) -> Result:
     after = _ask(candidate, request.train, request.new or "")
     kept = [a for o in others for a in _ask(candidate, [Phrasing(o.question, True)], PLACES[o.subject])]
     measured = {Suite.EFFICACY: tuple(after), Suite.UNRELATED: tuple(kept)}
-    return {
+    edited = {
         "status": "edited",
-        "delta": jobs.DELTA,
-        "theta": jobs.THETA,
+        "delta": delta,
         "before": before.answers[shown],
         "after": after[0].answer,
         "old": request.old,
@@ -99,6 +99,7 @@ def _edit(job: Job) -> Result:
         "localisation": [to_wire(score) for score in deltas.scores],
         "seconds": [list(pair) for pair in deltas.seconds],
     }
+    return {"edits": [edited], "theta": jobs.THETA}
 
 
 def _bare(request: EditRequest) -> EditRequest:
