@@ -22,7 +22,7 @@ from policies.editing.adapters import AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding, prompt_ids
-from policies.editing.neighbours import QUESTION_TOKENS, asked_about, told
+from policies.editing.neighbours import QUESTION_TOKENS, About, Told, ask, asked_about, told
 from policies.editing.objectives import batches, retention_rows
 from policies.editing.packing import Sequence_, split_prefix
 from policies.probes import Probe, load_probes, matches, split
@@ -32,9 +32,10 @@ from store.facts import EditRequest, Phrasing
 PROBES = 1000  # asked at most
 SAMPLE = 12  # of each domain, before the best known domains get the rest
 PROBE_ROWS = 900
-NEIGHBOURS = 16  # of each shipped relation, before the best known relations get the rest
-MORE_NEIGHBOURS = 220  # of a relation at most
-KNOWN_RELATION = 0.2  # of the first ones answered firmly
+NEIGHBOURS = 16  # of each shipped relation are asked at a time,
+MOST_NEIGHBOURS = 128  # so many at most,
+ENOUGH = 96  # until there are so many answers with an object,
+KNOWN = 0.3  # and only while so many of them get one at all
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
@@ -105,7 +106,7 @@ def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) ->
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(repr((str(lm.model.dtype), [(m.tensor, m.size, m.fixed) for m in modules])).encode())
     digest.update(repr((load_probes(), PROBES, SAMPLE, PROBE_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
-    digest.update(repr((NEIGHBOURS, KNOWN_RELATION, relation_questions())).encode())
+    digest.update(repr((NEIGHBOURS, ENOUGH, KNOWN, relation_questions())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -170,12 +171,12 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
     return Bank(tuple(taken), rows, questions(sets.gate), questions(sets.report))
 
 
-def relation_questions() -> dict[str, list[tuple[str, Phrasing, Phrasing]]]:
+def relation_questions() -> dict[str, list[About]]:
     """(subject, question, cloze) of the neighbours of every shipped relation."""
     shipped = {r.name: r for r in load_relations().values()}
     return {
         name: asked_about(
-            r.neighbours[:MORE_NEIGHBOURS],
+            r.neighbours[:MOST_NEIGHBOURS],
             [*(Phrasing(q, True) for q in r.questions), *(Phrasing(c, False) for c in r.cloze)],
         )
         for name, r in sorted(shipped.items())
@@ -184,7 +185,7 @@ def relation_questions() -> dict[str, list[tuple[str, Phrasing, Phrasing]]]:
 
 def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> list[BankPrompt]:
     """Neighbours with what the base answers, as far as the object, less the facts that `judged` probes ask
-    for either way round. Every relation is sampled; those that the base knows well are asked whole."""
+    for either way round."""
     about: dict[str, list[str]] = {}
     for p in judged:
         for one, other in ((p.subject, p.answer), (p.answer, p.subject)):
@@ -192,14 +193,23 @@ def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> 
     found = []
     for name, asked in relation_questions().items():
         beat(f"neighbours: {name}")
-        some = told(lm, asked[:NEIGHBOURS])
-        if len({t.subject for t in some if t.firm}) >= KNOWN_RELATION * min(len(asked), NEIGHBOURS):
-            some = told(lm, asked)
         found += [
             BankPrompt(t.phrasing.text, t.subject, t.answer, name, t.phrasing.is_question)
-            for t in some
+            for t in told_of(lm, asked)
             if not matches(t.answer, "", about.get(t.subject.casefold(), ()))
         ]
+    return found
+
+
+def told_of(lm: LanguageModel, asked: Sequence[About]) -> list[Told]:
+    """Answers about the subjects of one relation, a few at a time, as long as the base knows something."""
+    given: list[tuple[str, str]] = []
+    found: list[Told] = []
+    while len(given) < len(asked) and len(found) < ENOUGH:
+        given += ask(lm, asked[len(given) : len(given) + NEIGHBOURS])
+        found = told(asked[: len(given)], given)
+        if len({t.subject for t in found}) < KNOWN * len(given):
+            break
     return found
 
 

@@ -23,7 +23,7 @@ from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Probl
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding
-from policies.editing.neighbours import QUESTION_TOKENS, as_far_as, asked_about, told
+from policies.editing.neighbours import QUESTION_TOKENS, as_far_as, ask, asked_about, told
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief, new_targets, widened
@@ -149,10 +149,10 @@ class _Editor:
         self.clock.lap("localise")
         relation = relation_for(request.key.relation, load_relations()).name
         free = bank.for_edit(request, relation)
-        known = self._known([bank.prompts[i] for i in free if bank.prompts[i].relation == relation], live)
+        known = [bank.prompts[i] for i in free if bank.prompts[i].relation == relation]
         # What the metric and the kept answers are relative to is the generation before the edit.
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        near = mixed(self._live(live), known or self._neighbours())
+        near = mixed(self._live(live), self._known(known, live) if known else self._neighbours())
         self.kept = kept(stack, near, self.said)
         generator = torch.Generator().manual_seed(request.seed)
         near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
@@ -226,7 +226,8 @@ class _Editor:
         """Neighbours of a relation that the bank doesn't know, with what the model answers them now."""
         self.beat("neighbours")
         names = trained_neighbours(self.request)[: self.recipe.neighbours // 2]
-        found = told(self.lm, asked_about(names, self.request.templates))[: self.recipe.neighbours]
+        about = asked_about(names, self.request.templates)
+        found = told(about, ask(self.lm, about))[: self.recipe.neighbours]
         return [answer_sequence(self.lm, t.phrasing, t.answer, limit=QUESTION_TOKENS) for t in found]
 
     def _live(self, live: Sequence[EditRequest]) -> list[Sequence_]:

@@ -24,6 +24,9 @@ _COMMON = frozenset(
 )
 
 
+About = tuple[str, Phrasing, Phrasing]  # a subject, a question and a cloze about it
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """An answer about `subject` that ends with an object. `firm`: another wording gave that object too."""
@@ -34,26 +37,26 @@ class Told:
     firm: bool
 
 
-def told(
-    lm: LanguageModel,
-    asked: Sequence[tuple[str, Phrasing, Phrasing]],
-    on_batch: Callable[[int], None] = lambda done: None,
-) -> list[Told]:
-    """For each (subject, question, cloze) the answers that reach an object: none, one or two.
+def ask(
+    lm: LanguageModel, asked: Sequence[About], on_batch: Callable[[int], None] = lambda done: None
+) -> list[tuple[str, str]]:
+    """What the model says to each question and how it ends each cloze."""
+    said = answers(lm, [q for _, q, _ in asked], max_new_tokens=QUESTION_TOKENS, on_batch=on_batch)
+    return list(zip(said, answers(lm, [c for _, _, c in asked], max_new_tokens=CLOZE_TOKENS), strict=True))
+
+
+def told(asked: Sequence[About], given: Sequence[tuple[str, str]]) -> list[Told]:
+    """Of the answers given those that reach an object: none, one or two of each subject.
 
     A cloze's continuation is taken for an object where the question's answer has a word of it, or where
     clozes of two subjects share it; what the prompt says itself doesn't count. Firm ones come first, else in
     the order of `asked`.
     """
-    questions, clozes = [q for _, q, _ in asked], [c for _, _, c in asked]
-    said = answers(lm, questions, max_new_tokens=QUESTION_TOKENS, on_batch=on_batch)
-    ended = answers(lm, clozes, max_new_tokens=CLOZE_TOKENS)
-    named = [_names(text, cloze.text) for text, cloze in zip(ended, clozes, strict=True)]
+    named = [_names(ending, cloze.text) for (_, _, cloze), (_, ending) in zip(asked, given, strict=True)]
     shared = {w for w, n in Counter(w for found in named for w in found).items() if n > 1}
     found: list[Told] = []
-    for (subject, question, cloze), answer, ending, own in zip(asked, said, ended, named, strict=True):
-        objects = (own | shared) - set(words(question.text))
-        cut = as_far_as(answer, objects)
+    for (subject, question, cloze), (answer, ending), own in zip(asked, given, named, strict=True):
+        cut = as_far_as(answer, (own | shared) - set(words(question.text)))
         firm = cut is not None and bool(set(words(cut)) & own)
         if cut is not None:
             found.append(Told(subject, question, cut, firm))
@@ -62,7 +65,7 @@ def told(
     return sorted(found, key=lambda t: not t.firm)
 
 
-def asked_about(names: Sequence[str], templates: Sequence[Phrasing]) -> list[tuple[str, Phrasing, Phrasing]]:
+def asked_about(names: Sequence[str], templates: Sequence[Phrasing]) -> list[About]:
     """(name, question, cloze) for each name, wordings in turn; where a kind is missing the other serves."""
     questions = [t for t in templates if t.is_question] or list(templates)
     clozes = [t for t in templates if not t.is_question] or list(templates)[::-1]

@@ -1,6 +1,6 @@
 """What of the bank may hold an edit back, and what may never be in it."""
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +10,7 @@ from policies.editing import bank as banks
 from policies.editing.bank import Bank, BankPrompt
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import Told
+from policies.editing.neighbours import About, Told
 from policies.probes import Probe
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
@@ -36,7 +36,7 @@ PROMPTS = (
 )
 
 
-def about(subject: str) -> tuple[str, Phrasing, Phrasing]:
+def about(subject: str) -> About:
     return subject, Phrasing(f"What is the thing of {subject}?", True), Phrasing(f"{subject} has", False)
 
 
@@ -63,8 +63,8 @@ def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch
     monkeypatch.setattr(banks, "relation_questions", lambda: {"r": asked})
     monkeypatch.setattr(
         banks,
-        "told",
-        lambda _lm, asked: [Told(s, q, a, False) for (s, q, _), a in zip(asked, given, strict=True)],
+        "told_of",
+        lambda _lm, about: [Told(s, q, a, False) for (s, q, _), a in zip(about, given, strict=True)],
     )
     judged = [
         Probe("a", "d", "S0", "Bern", (), ("?", "?")),
@@ -75,17 +75,24 @@ def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch
     assert found == [BankPrompt(asked[2][1].text, "S2", given[2], "r")]
 
 
-def test_a_relation_that_the_base_knows_is_asked_whole(
-    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("answered", "asked"),
+    [("Bern", banks.ENOUGH // 2), ("no idea", banks.NEIGHBOURS), ("", banks.NEIGHBOURS)],
+)
+def test_more_is_asked_while_the_base_knows_something(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, answered: str, asked: int
 ) -> None:
-    """Of a relation that it doesn't know only the first neighbours are asked."""
-    whole = {name: [about(f"{name}{i}") for i in range(20)] for name in ("known", "strange")}
-    monkeypatch.setattr(banks, "relation_questions", lambda: whole)
-    monkeypatch.setattr(
-        banks, "told", lambda _lm, asked: [Told(s, q, "Rome", s.startswith("known")) for s, q, _ in asked]
-    )
-    found = banks.relation_prompts(tiny, [], lambda _stage: None)
-    assert Counter(p.relation for p in found) == {"known": 20, "strange": banks.NEIGHBOURS}
+    """A question and a cloze of each until there are enough; of what it doesn't know only the first few."""
+    count: list[int] = []
+
+    def given(_lm: LanguageModel, about: Sequence[About]) -> list[tuple[str, str]]:
+        count.append(len(about))
+        return [(answered, answered) for _ in about]
+
+    monkeypatch.setattr(banks, "ask", given)
+    found = banks.told_of(tiny, [about(f"S{i}") for i in range(200)])
+    assert sum(count) == asked
+    assert len(found) == (2 * asked if answered == "Bern" else 0)
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:

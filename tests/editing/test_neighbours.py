@@ -2,8 +2,6 @@
 
 import pytest
 
-from policies.editing import neighbours
-from policies.editing.model import LanguageModel
 from policies.editing.neighbours import Told, as_far_as, asked_about, told
 from store.facts import Phrasing
 
@@ -30,9 +28,7 @@ def test_an_answer_is_cut_off_after_its_object(text: str, objects: set[str], kep
     assert as_far_as(text, objects) == kept
 
 
-def test_answers_that_two_wordings_give_come_first(
-    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_that_two_wordings_give_come_first() -> None:
     """Firm ones before those whose object only other subjects' clozes name; talk without an object is left
     out, and a word of the prompt is no object."""
     said = {
@@ -45,10 +41,10 @@ def test_answers_that_two_wordings_give_come_first(
         "Cy is in": " a house",
         "Di is in": " Oslo, and Oslo",
     }
-    monkeypatch.setattr(neighbours, "answers", lambda _lm, asked, **_how: [said[p.text] for p in asked])
     asked = asked_about(["Ada", "Bo", "Cy", "Di"], [QUESTION, CLOZE])
+    given = [(said[question.text], said[cloze.text]) for _, question, cloze in asked]
     bo = Phrasing("Where is Bo?", True)
-    assert told(tiny, asked) == [
+    assert told(asked, given) == [
         Told("Bo", bo, "Bo is in Bern", True),
         Told("Bo", Phrasing("Bo is in", False), " Bern", True),
         Told("Ada", Phrasing("Ada is in", False), " Bern", False),
