@@ -106,8 +106,11 @@ def _hours(config: Config, now: datetime) -> Iterator[tuple[str, str]]:
         "hours",
         f"an edit of high priority {'is started at any time' if h.high_priority_passes else 'waits too'}",
     )
-    if closed := closed_until(h.resolved(), now):
-        yield "hours", f"now edits wait for {closed}"
+    known = h.resolved()
+    closes = known.open_until(now)
+    until = f" until {known.told(closes)}" if closes else ""
+    closed = closed_until(known, now)
+    yield "hours", f"now edits wait for {closed}" if closed else f"now edits may be started{until}"
 
 
 def _retries(config: Config) -> Iterator[tuple[str, str]]:

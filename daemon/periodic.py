@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from daemon import backups, control
 from daemon.house import House
 from daemon.rollback import REPROBE_WANTED, reprobe_live
-from policies.cadence import Job, due, next_wake
+from policies.cadence import Job, due
 from store.errors import PalimpsestError
 from store.trouble import Trouble, trouble_of
 
@@ -33,10 +33,6 @@ class Periodic:
                 _back_up(house)
             else:
                 _reprobe(house, idle)
-
-    def next_at(self, house: House) -> datetime | None:
-        """When the next one is due."""
-        return next_wake(self._jobs(house), house.now(), house.config.hours.resolved())
 
     def _jobs(self, house: House) -> list[Job]:
         config = house.config

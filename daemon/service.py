@@ -177,7 +177,7 @@ class Service:
             said = self._step()
         self._pulse.beat(Part.WORKER)
         self._look()
-        self._schedule.due_at(waits.next_change(house, self._periodic.next_at(house)))
+        self._schedule.due_at(waits.next_change(house))
         self._pulse.say(said)
         return said.startswith(("edit ", "edits ")) and " waits:" not in said
 

@@ -86,11 +86,11 @@ def count_by_hours(ledger: Ledger, known: hours.Hours, now: datetime, without: I
     return sum(n for priority, n in counts.items() if not known.let_start(priority, now))
 
 
-def next_change(house: House, *others: datetime | None) -> datetime | None:
-    """When the next edit takes effect, edits may be started again, or one of `others` comes."""
+def next_change(house: House) -> datetime | None:
+    """When the next edit takes effect or edits may be started again."""
     now, known = house.now(), house.config.hours.resolved()
     opens = None if known.are_open(now) else known.open_at(now)
-    return min(filter(None, (house.ledger.next_due_after(now), opens, *others)), default=None)
+    return min(filter(None, (house.ledger.next_due_after(now), opens)), default=None)
 
 
 def note(house: House) -> None:

@@ -99,3 +99,31 @@ def test_the_command_line_moves_the_state_directory(tmp_path: Path) -> None:
     """`--state` wins over the file, and paths are absolute from there."""
     config = load(None, tmp_path / "elsewhere")
     assert config.layout.inbox == tmp_path / "elsewhere" / "inbox"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("attempts = 0", "retries.attempts: 0 is outside 1 to 20"),
+        ('recipes = ["gentel"]', "retries.recipes[0]: 'gentel' is none of default, gentle,"),
+        ('recipes = ["gentle", "gentle"]', "retries.recipes[1]: 'gentle' is there twice"),
+        ('recipes = ["default"]', "retries.recipes[0]: 'default' means [editing] recipe here"),
+        ("first_wait_seconds = 60\nlongest_wait_seconds = 30", "retries.longest_wait_seconds: 30 is less"),
+    ],
+)
+def test_retries_that_make_no_sense_are_faults(text: str, fault: str) -> None:
+    """Each by its key, with what is wanted."""
+    with pytest.raises(ConfigError) as caught:
+        parse(f"[retries]\n{text}", "bad.toml")
+    assert caught.value.cause.startswith(fault)
+
+
+def test_recipes_and_priorities_are_checked_by_name() -> None:
+    """At the start and not at the first edit; the key that was moved is unknown where it was."""
+    with pytest.raises(ConfigError) as caught:
+        parse('[editing]\nrecipe = "x"\nmax_attempts = 3\n[sources.hr]\nmax_priority = "top"', "bad.toml")
+    assert [line.split(":")[0] for line in caught.value.cause.splitlines()] == [
+        "editing.max_attempts",
+        "editing.recipe",
+        "sources.hr.max_priority",
+    ]

@@ -98,6 +98,9 @@ def test_hours_say_whether_edits_may_start_now() -> None:
     """And at which moment they may."""
     closed = replace(Config(), hours=replace(Config().hours, windows=("sat 03:00-04:00",)))
     assert "now edits wait for the window at 2026-07-04T03:00+00:00" in said(closed)
+    night = replace(Config(), hours=replace(Config().hours, quiet=("22:00-06:00",)))
+    assert "now edits may be started until 2026-07-01T22:00+00:00\n" in said(night)
+    assert "now edits may be started\n" in said(Config())
 
 
 def test_the_command_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,13 @@
 """A fact's walk with a fake runner: what goes live, what is tried again, what waits for a human."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from daemon import cycle
 from daemon.commit import tidy
+from daemon.config import EditingSettings, RetrySettings
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House
 from daemon.runner import WorkerStopped
@@ -172,3 +174,45 @@ def test_a_stopped_worker_is_an_error_of_its_own() -> None:
         str(WorkerStopped("run job", "edit", "the daemon is stopping"))
         == "run job: edit: the daemon is stopping"
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "recipes", "tries"),
+    [
+        ("default", ("one-stage", "gentle"), ["default", "one-stage", "gentle"]),
+        ("default", (), ["default"]),
+        ("gentle", ("gentle",), ["gentle"]),  # what was tried first isn't tried again
+        ("gentle", ("one-stage",), ["gentle", "one-stage"]),
+    ],
+)
+def test_the_operator_says_which_recipes_follow(
+    house: House, take: Take, runner: FakeRunner, first: str, recipes: tuple[str, ...], tries: list[str]
+) -> None:
+    """Each is tried once, in the order given; then the edit is held."""
+    editing, retries = EditingSettings(recipe=first), RetrySettings(attempts=9, recipes=recipes)
+    set_up = replace(house, config=replace(house.config, editing=editing, retries=retries))
+    runner.script["France"] = "bad"
+    take(capital("France", "Lyon"))
+    for _ in tries:
+        assert set_up.ledger.edit(1).state is EditState.PENDING
+        cycle.step(set_up)
+    assert set_up.ledger.edit(1).state is EditState.HELD
+    assert [each["recipe"] for job in runner.jobs if job["kind"] == "edit" for each in job["edits"]] == tries
+
+
+def test_the_operator_says_how_long_a_breakdown_is_waited_out(
+    house: House, take: Take, runner: FakeRunner, clock: FakeClock
+) -> None:
+    """From the first wait to the longest, and how often before it is given up."""
+    retries = RetrySettings(attempts=3, first_wait_seconds=10, longest_wait_seconds=15)
+    set_up = replace(house, config=replace(house.config, retries=retries))
+    runner.script["France"] = "crash"
+    take(capital("France", "Lyon"))
+    for wait in (10, 15):
+        cycle.step(set_up)
+        clock.advance(wait - 1)
+        assert cycle.step(set_up) == "nothing is due"
+        clock.advance(1)
+    cycle.step(set_up)
+    edit = set_up.ledger.edit(1)
+    assert (edit.state, edit.attempt) == (EditState.FAILED, 3)

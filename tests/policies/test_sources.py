@@ -18,11 +18,12 @@ from policies.sources import (
     Policies,
     Traffic,
     denied,
+    lowered,
     policies_from,
     repeated,
     waiting,
 )
-from store.facts import Edit, EditState, FactKey, FactUpdate, Op
+from store.facts import Edit, EditState, FactKey, FactUpdate, Op, Priority
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ADA = Owner(1001, "ada", alone=True)
@@ -211,3 +212,16 @@ def test_what_the_ledger_queued_again_waits_for_nobody() -> None:
     policies = policies_from({"default": SourceSettings(require_approval=True, max_edits_per_hour=1)})
     assert why(policies, Traffic(begun=begun(1)), edit(repeats=5)) == {}
     assert why(policies, Traffic(), edit(state=EditState.HELD)) == {}
+
+
+@pytest.mark.parametrize("most", Priority)
+@pytest.mark.parametrize("asked", Priority)
+def test_a_priority_is_lowered_to_what_its_source_may_have(most: Priority, asked: Priority) -> None:
+    """Never raised; a source that sets none has the default source's, and without any all are free."""
+    ranks = [Priority.LOW, Priority.NORMAL, Priority.HIGH]
+    row = stated("wiki", FactKey("Peru", "capital"), priority=asked)
+    rules = {"default": SourceSettings(max_priority=most), "hr": SourceSettings(max_priority="high")}
+    expected = ranks[min(ranks.index(most), ranks.index(asked))]
+    assert lowered(policies_from(rules), row) == replace(row, priority=expected)
+    assert lowered(policies_from(rules), replace(row, source="HR")).priority is asked
+    assert lowered(Policies(), row) == row

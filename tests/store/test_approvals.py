@@ -7,7 +7,7 @@ from sqlite_utils.migrations import Migrations
 
 from store import connection, schema
 from store.errors import LedgerError
-from store.facts import EditState, Outcome
+from store.facts import EditState, Outcome, Priority
 from store.ledger import Ledger
 from tests.store.builders import NOW, drop, later, opened, serve, update
 
@@ -59,6 +59,18 @@ def test_due_edits_leave_out_what_waits(ledger: Ledger) -> None:
     """However many wait, the first that doesn't is found at once."""
     drop(ledger, *(update(name, "Lima") for name in ("Peru", "Chad", "Mali")))
     assert [edit.id for edit in ledger.due_edits(NOW, 1, without=[1, 2])] == [3]
+
+
+def test_due_edits_are_counted_by_priority(ledger: Ledger) -> None:
+    """All of them, without those that wait and those whose time hasn't come."""
+    drop(ledger, *(update(name, "Lima") for name in ("Peru", "Chad", "Mali")))
+    drop(
+        ledger,
+        update("Cuba", "Lima", priority=Priority.HIGH),
+        update("Fiji", "Lima", effective_at=later(60)),
+    )
+    assert ledger.due_counts(NOW, without=[2]) == {Priority.HIGH: 1, Priority.NORMAL: 2}
+    assert ledger.due_counts(later(60)) == {Priority.HIGH: 1, Priority.NORMAL: 4}
 
 
 def before_approvals() -> Migrations:
