@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from daemon import capacity, control, cycle, rollback
-from daemon.config import EditingSettings, HoursSettings
+from daemon import capacity, control, cycle, rollback, status
+from daemon.config import EditingSettings, HoursSettings, SourceSettings
 from daemon.fakes import FakeClock, FakeRunner
 from daemon.house import House
 from daemon.recovery import recover
 from daemon.runner import never
+from store import failpoints
+from store.errors import GenerationError
 from store.facts import EditState, FactKey
 from tests.daemon.checks import check_state
 from tests.daemon.conftest import Cli, Take, capital
+from tests.daemon.running import Start
+from tests.invariants import violations
 
 NAMES = ("France", "Spain", "Italy", "Peru")
 LIVE, PENDING, HELD = EditState.LIVE, EditState.PENDING, EditState.HELD
@@ -98,6 +103,98 @@ def test_a_worker_that_dies_charges_nobody_but_who_was_alone(
     assert states(four) == [LIVE, EditState.FAILED, LIVE, LIVE]
     assert [four.ledger.edit(n).attempt for n in (1, 2, 3, 4)] == [1, 3, 1, 1]
     check_state(four.config)
+
+
+def test_a_candidate_that_is_no_generation_charges_nobody(
+    four: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that can't be sealed are a breakdown of all: none goes live, and halves are tried."""
+    commit = four.models.commit
+    monkeypatch.setattr(four.models, "commit", fail_once(commit))
+    said = cycle.step(four)
+    assert said == "edits 1-4 were tried together: edits 1-4: to be tried again in a smaller batch"
+    assert states(four) == [PENDING] * 4
+    assert [four.ledger.edit(n).attempt for n in (1, 2, 3, 4)] == [0] * 4
+    assert four.ledger.generation(1).state == "quarantined"
+    check_state(four.config)
+    work_off(four)
+    assert states(four) == [LIVE] * 4
+
+
+def fail_once(call: Callable[..., object]) -> Callable[..., object]:
+    """`call`, which refuses the first time."""
+    refusals = iter([GenerationError("seal directory", "staging", "there are no *.safetensors files in it")])
+
+    def refuse_or_call(*args: object) -> object:
+        for error in refusals:
+            raise error
+        return call(*args)
+
+    return refuse_or_call
+
+
+def test_a_rate_holds_for_the_edits_of_a_batch(four: House, take: Take) -> None:
+    """With two an hour no batch begins a third."""
+    rules = {"default": SourceSettings(max_edits_per_hour=2)}
+    strict = replace(four, config=replace(four.config, sources=rules), waiting={})
+    assert cycle.step(strict) == "edits 1-2 were tried together: edits 1-2: live in generation 1"
+    assert cycle.step(strict).startswith("edit 3 waits: its source's rate")
+
+
+def test_an_edit_retried_by_hand_is_tried_alone(four: House, runner: FakeRunner, take: Take) -> None:
+    """What was held spoils no other's batch."""
+    runner.script["Italy"] = ["bad", "bad", "bad"]
+    work_off(four)
+    take(capital("Chile", "Arica"), capital("Japan", "Kyoto"))
+    four.ledger.retry(3, reason="asked for", now=four.now())
+    work_off(four)
+    assert tried(runner)[-2:] == [["Italy"], ["Chile", "Japan"]]
+    assert states(four) == [LIVE] * 6
+
+
+def test_one_measurement_counts_as_one_candidate(four: House, clock: FakeClock) -> None:
+    """Four edits committed are one generation, and each took its share of the time."""
+
+    def idle(_stage: str) -> None:
+        clock.advance(8)
+
+    cycle.step(four, idle)
+    value = four.metrics.registry.get_sample_value
+    assert value("palimpsest_generations_total", {"result": "committed"}) == 1
+    assert value("palimpsest_edits_total", {"state": "live"}) == 4
+    assert value("palimpsest_edit_seconds_count") == 4
+    assert value("palimpsest_edit_seconds_sum") == 8
+
+
+@pytest.mark.parametrize("place", ["edit.taken", "edit.refused", "commit.built", "edit.concluded"])
+@pytest.mark.slow
+def test_a_killed_daemon_goes_on_with_its_batches(start: Start, tmp_path: Path, place: str) -> None:
+    """Three of four live, the bad one held after its own ladder, whatever the daemon died of in between."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "config.toml").write_text("[editing]\nbatch_size = 4\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(failpoints.VARIABLE, f"{place}:kill")
+        dying = start({"Italy": "bad"})
+    dying.drop("facts.jsonl", *(capital(name, f"New {name}") for name in NAMES))
+    assert dying.process.wait(timeout=30) == -9
+    again = start({"Italy": "bad"})
+    wanted = [LIVE, LIVE, HELD, LIVE]
+    again.wait_for(lambda: [again.state_of(n) for n in (1, 2, 3, 4)] == wanted, "end")
+    again.stop()
+    assert violations(again.config, recovered=True) == []
+
+
+@pytest.mark.slow
+def test_status_names_the_batch_in_work(start: Start, tmp_path: Path) -> None:
+    """Which edits, which of them, and its stage."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "config.toml").write_text("[editing]\nbatch_size = 4\n")
+    daemon = start({"Spain": "hang"})
+    daemon.drop("facts.jsonl", *(capital(name, f"New {name}") for name in NAMES))
+    work = daemon.wait_for(lambda: status.read_work(daemon.config), "work")
+    assert (work["edits"], work["stage"]) == ([1, 2, 3, 4], "2 of 4, learn")
 
 
 def test_a_restart_between_the_halves_goes_on_with_them(four: House, runner: FakeRunner) -> None:

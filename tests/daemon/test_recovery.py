@@ -15,6 +15,7 @@ from daemon.recovery import (
     Drop,
     Finish,
     GiveUp,
+    Halve,
     Point,
     Rebuild,
     Requeue,
@@ -29,6 +30,9 @@ EDITING = Edit(1, FactKey("France", "capital"), Op.UPSERT, "Lyon", (), None, (),
 JUDGED = replace(EDITING, state=EditState.JUDGED, generation=2)
 LIVE = Generation(1, 0, "live", "aa", "blob", (9,), NOW)
 BUILDING = Generation(2, 1, "building", "bb", "blob", (9, 1), NOW)
+OTHER = replace(JUDGED, id=3, key=FactKey("Spain", "capital"))
+ASIDE = replace(OTHER, generation=None)
+BOTH = replace(BUILDING, edits=(9, 1, 3))
 
 
 def disk(complete: set[int], current: int | None = 1, also: set[int] | None = None) -> Disk:
@@ -50,6 +54,12 @@ def disk(complete: set[int], current: int | None = 1, also: set[int] | None = No
         ([JUDGED], [LIVE, replace(BUILDING, parent=0)], disk({1, 2}), [Drop(2, True), Requeue(1)]),
         ([JUDGED], [LIVE, replace(BUILDING, weights_sha256="")], disk({1, 2}), [Drop(2, True), Requeue(1)]),
         ([], [LIVE, replace(BUILDING, edits=(8,))], disk({1, 2}), [Drop(2, True)]),
+        ([EDITING, replace(EDITING, id=3)], [LIVE], disk({1}), [Halve((1, 3))]),
+        ([replace(EDITING, attempt=3), replace(EDITING, id=3)], [LIVE], disk({1}), [Halve((1, 3))]),
+        ([JUDGED, OTHER], [LIVE, BOTH], disk({1, 2}), [Finish(2)]),
+        ([JUDGED, OTHER], [LIVE, BOTH], disk({1}), [Drop(2, False), Halve((1, 3))]),
+        ([JUDGED], [LIVE, BOTH], disk({1, 2}), [Drop(2, True), Requeue(1)]),
+        ([JUDGED, ASIDE], [LIVE, BOTH], disk({1, 2}), [Drop(2, True), Halve((1, 3))]),
         ([], [LIVE], disk({1}, current=None), [Point(1)]),
         ([], [LIVE], disk({1, 0}, current=0), [Point(1)]),
         ([], [LIVE], disk(set()), [Rebuild(1)]),
@@ -61,6 +71,12 @@ def test_every_row_and_disk_has_one_way_out(
 ) -> None:
     """The table of recovery: a pure function of rows and disk."""
     assert plan_recovery(edits, rows, found, max_attempts=3) == expected
+
+
+def test_what_the_machine_cut_off_goes_back_as_it_was() -> None:
+    """A full disk says nothing of a batch: it isn't halved, and nobody is given up."""
+    tried = [replace(EDITING, attempt=9), replace(EDITING, id=3)]
+    assert plan_recovery(tried, [LIVE], disk({1}), max_attempts=None) == [Requeue(1), Requeue(3)]
 
 
 def crash_after(house: House, take: Take, point: str) -> None:

@@ -128,6 +128,26 @@ def test_the_cost_is_the_mean_of_the_last_edits() -> None:
     assert expected_cost([0.5, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]) == pytest.approx(0.1)
 
 
+def test_the_edits_of_a_batch_share_its_cost() -> None:
+    """Four edits at once that take a fifth of the way cost a twentieth each, and give that back."""
+    batch = Generation(2, 1, "retired", "", None, (1, 2, 3, 4, 5), NOW)
+    chain = grown(0.96)
+    both = Chain({**chain.generations, 2: batch}, 2, {**chain.readings, 2: [read(0.92)]})
+    assert left(both).cost == pytest.approx(0.05)
+    assert left(both).edits_left == 12
+    assert left(taken_out(both, 3)).headroom == pytest.approx(0.6 + 0.05)
+
+
+def test_the_first_batch_says_no_more_than_the_first_edit() -> None:
+    """Nobody knows under which of its edits broke what can break but once."""
+    first = Generation(1, 0, "retired", "", None, (1, 2, 3), NOW)
+    alone = Chain({0: BASE, 1: first}, 1, {1: [read(0.94)]})
+    assert (left(alone).cost, left(alone).edits_left) == (None, None)
+    then = Generation(2, 1, "live", "", None, (1, 2, 3, 4), NOW)
+    two = Chain({**alone.generations, 2: then}, 2, {**alone.readings, 2: [read(0.92)]})
+    assert left(two).cost == pytest.approx(0.1)
+
+
 def test_the_first_edit_says_nothing_of_the_next() -> None:
     """What breaks under the first edit can't break again: only later costs are averaged."""
     assert expected_cost([0.6]) is None

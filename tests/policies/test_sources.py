@@ -22,6 +22,7 @@ from policies.sources import (
     policies_from,
     repeated,
     waiting,
+    within_rates,
 )
 from store.facts import Edit, EditState, FactKey, FactUpdate, Op, Priority
 
@@ -198,6 +199,16 @@ def test_surplus_edits_wait_for_the_next_hour() -> None:
         "goes on at 2026-03-01T12:10:00+00:00"
     )
     assert why(policies, traffic, edit(), now=minutes(10)) == {}
+
+
+def test_a_batch_takes_no_more_than_the_rate_leaves() -> None:
+    """One of two in this hour is left; what was begun before, or is a repair, takes nothing of it."""
+    policies = policies_from(
+        {"default": SourceSettings(max_edits_per_hour=2), "free": SourceSettings(max_edits_per_hour=0)}
+    )
+    asked = [edit(100), edit(1), edit(2), edit(3, repeats=1), edit(4, "free"), edit(5, "free")]
+    assert [e.id for e in within_rates(asked, policies, begun(10), NOW)] == [100, 1, 3, 4, 5]
+    assert within_rates(asked, policies_from({}), begun(10), NOW) == asked
 
 
 def test_made_up_sources_share_one_budget() -> None:
