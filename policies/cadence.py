@@ -51,11 +51,6 @@ def next_run(job: Job, now: datetime, hours: Hours | None = None) -> datetime | 
     return at if at <= now and not hours.are_quiet(now) else hours.quiet_until(max(at, now))
 
 
-def next_wake(jobs: Iterable[Job], now: datetime, hours: Hours | None = None) -> datetime | None:
-    """The earliest moment at which `due` could return something; None when nothing is periodic."""
-    return min((at for job in jobs if (at := next_run(job, now, hours)) is not None), default=None)
-
-
 def _reason(job: Job, now: datetime) -> str:
     if job.last is None:
         return f"{job.name}: never ran"

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -190,27 +190,39 @@ def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> 
     for p in judged:
         for one, other in ((p.subject, p.answer), (p.answer, p.subject)):
             about.setdefault(one.casefold(), []).append(other)
-    found = []
-    for name, asked in relation_questions().items():
-        beat(f"neighbours: {name}")
-        found += [
-            BankPrompt(t.phrasing.text, t.subject, t.answer, name, t.phrasing.is_question)
-            for t in told_of(lm, asked)
-            if not matches(t.answer, "", about.get(t.subject.casefold(), ()))
-        ]
+    with holding({p: p.data.to(fit_dtype(lm)) for p in lm.model.parameters()}):
+        found = all_told(lm, relation_questions(), beat)
+    return [
+        BankPrompt(t.phrasing.text, t.subject, t.answer, name, t.phrasing.is_question)
+        for name, some in found.items()
+        for t in some
+        if not matches(t.answer, "", about.get(t.subject.casefold(), ()))
+    ]
+
+
+def all_told(
+    lm: LanguageModel, questions: Mapping[str, Sequence[About]], beat: Beat
+) -> dict[str, list[Told]]:
+    """Answers about the subjects of each relation: some of all at a time, then more of those that the model
+    knows something of, until there are enough."""
+    given: dict[str, list[tuple[str, str]]] = {name: [] for name in questions}
+    found: dict[str, list[Told]] = {name: [] for name in questions}
+    going = [name for name, asked in questions.items() if asked]
+    while going:
+        turn = [(name, a) for name in going for a in questions[name][len(given[name]) :][:NEIGHBOURS]]
+        done = sum(map(len, given.values()))
+        beat(f"neighbours: {done} asked of at most {sum(map(len, questions.values()))}")
+        for (name, _), answer in zip(turn, ask(lm, [a for _, a in turn]), strict=True):
+            given[name].append(answer)
+        for name in going:
+            found[name] = told(questions[name][: len(given[name])], given[name])
+        going = [n for n in going if _goes_on(len(given[n]), found[n], len(questions[n]))]
     return found
 
 
-def told_of(lm: LanguageModel, asked: Sequence[About]) -> list[Told]:
-    """Answers about the subjects of one relation, a few at a time, as long as the base knows something."""
-    given: list[tuple[str, str]] = []
-    found: list[Told] = []
-    while len(given) < len(asked) and len(found) < ENOUGH:
-        given += ask(lm, asked[len(given) : len(given) + NEIGHBOURS])
-        found = told(asked[: len(given)], given)
-        if len({t.subject for t in found}) < KNOWN * len(given):
-            break
-    return found
+def _goes_on(asked: int, found: Sequence[Told], count: int) -> bool:
+    known = len({t.subject for t in found})
+    return asked < count and len(found) < ENOUGH and known >= KNOWN * asked
 
 
 T = TypeVar("T")

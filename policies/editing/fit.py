@@ -62,7 +62,7 @@ class Metric:
 
 def gram(rows: torch.Tensor, blocks: int = 8) -> torch.Tensor:
     """rows @ rows.T (R, R), half of it computed and half mirrored."""
-    out, step = rows.new_empty(len(rows), len(rows)), -(-len(rows) // blocks)
+    out, step = rows.new_empty(len(rows), len(rows)), max(1, -(-len(rows) // blocks))
     for i in range(0, len(rows), step):
         block = rows[i:] @ rows[i : i + step].T
         out[i:, i : i + step], out[i : i + step, i:] = block, block.T

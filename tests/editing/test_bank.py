@@ -10,7 +10,7 @@ from policies.editing import bank as banks
 from policies.editing.bank import Bank, BankPrompt
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import About, Told
+from policies.editing.neighbours import About, Told, told
 from policies.probes import Probe
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
@@ -63,8 +63,10 @@ def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch
     monkeypatch.setattr(banks, "relation_questions", lambda: {"r": asked})
     monkeypatch.setattr(
         banks,
-        "told_of",
-        lambda _lm, about: [Told(s, q, a, False) for (s, q, _), a in zip(about, given, strict=True)],
+        "all_told",
+        lambda _lm, about, _beat: {
+            "r": [Told(s, q, a, False) for (s, q, _), a in zip(about["r"], given, strict=True)]
+        },
     )
     judged = [
         Probe("a", "d", "S0", "Bern", (), ("?", "?")),
@@ -83,16 +85,18 @@ def test_more_is_asked_while_the_base_knows_something(
     tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, answered: str, asked: int
 ) -> None:
     """A question and a cloze of each until there are enough; of what it doesn't know only the first few."""
+    monkeypatch.setattr(banks, "ask", lambda _lm, about: [(answered, answered) for _ in about])
     count: list[int] = []
 
-    def given(_lm: LanguageModel, about: Sequence[About]) -> list[tuple[str, str]]:
-        count.append(len(about))
-        return [(answered, answered) for _ in about]
+    def counted(about: Sequence[About], given: Sequence[tuple[str, str]]) -> list[Told]:
+        count.append(len(given))
+        return told(about, given)
 
-    monkeypatch.setattr(banks, "ask", given)
-    found = banks.told_of(tiny, [about(f"S{i}") for i in range(200)])
-    assert sum(count) == asked
-    assert len(found) == (2 * asked if answered == "Bern" else 0)
+    monkeypatch.setattr(banks, "told", counted)
+    found = banks.all_told(tiny, {"r": [about(f"S{i}") for i in range(200)], "none": []}, lambda _stage: None)
+    assert count[-1] == asked
+    assert found == {"r": found["r"], "none": []}
+    assert len(found["r"]) == (2 * asked if answered == "Bern" else 0)
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:
