@@ -34,8 +34,8 @@ SAMPLE = 12  # of each domain, before the best known domains get the rest
 PROBE_ROWS = 900
 NEIGHBOURS = 16  # of each shipped relation are asked at a time,
 MOST_NEIGHBOURS = 128  # so many at most,
-ENOUGH = 96  # until there are so many answers with an object,
-KNOWN = 0.3  # and only while so many of them get one at all
+ENOUGH = 72  # until there are so many answers with an object,
+KNOWN = 0.35  # and only while so many of them get one at all
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
