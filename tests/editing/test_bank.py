@@ -79,7 +79,11 @@ def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch
 
 @pytest.mark.parametrize(
     ("answered", "asked"),
-    [("Bern", banks.ENOUGH // 2), ("no idea", banks.NEIGHBOURS), ("", banks.NEIGHBOURS)],
+    [
+        ("Bern", -(-banks.ENOUGH // (2 * banks.NEIGHBOURS)) * banks.NEIGHBOURS),
+        ("no idea", banks.NEIGHBOURS),
+        ("", banks.NEIGHBOURS),
+    ],
 )
 def test_more_is_asked_while_the_base_knows_something(
     tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, answered: str, asked: int
