@@ -35,7 +35,7 @@ PROBE_ROWS = 900
 NEIGHBOURS = 16  # of each shipped relation are asked at a time,
 MOST_NEIGHBOURS = 128  # so many at most,
 ENOUGH = 72  # until there are so many answers with an object,
-KNOWN = 0.35  # and only while so many of them get one at all
+KNOWN = 0.25  # and only while so many of them get one at all
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
@@ -45,13 +45,12 @@ Beat = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class BankPrompt:
     """A question, its subject and what the base answers; `relation` where the question was made from a
-    relation's template: the answer then ends with the object. A cloze is no question."""
+    relation's template: the answer then ends with the object."""
 
     question: str
     subject: str
     answer: str
     relation: str = ""
-    is_question: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +171,11 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
 
 
 def relation_questions() -> dict[str, list[About]]:
-    """(subject, question, cloze) of the neighbours of every shipped relation."""
+    """(subject, question, cloze) of neighbours of every shipped relation, shuffled: any few sample them all."""
     shipped = {r.name: r for r in load_relations().values()}
     return {
         name: asked_about(
-            r.neighbours[:MOST_NEIGHBOURS],
+            by_hash(r.neighbours, str)[:MOST_NEIGHBOURS],
             [*(Phrasing(q, True) for q in r.questions), *(Phrasing(c, False) for c in r.cloze)],
         )
         for name, r in sorted(shipped.items())
@@ -193,7 +192,7 @@ def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> 
     with holding({p: p.data.to(fit_dtype(lm)) for p in lm.model.parameters()}):
         found = all_told(lm, relation_questions(), beat)
     return [
-        BankPrompt(t.phrasing.text, t.subject, t.answer, name, t.phrasing.is_question)
+        BankPrompt(t.phrasing.text, t.subject, t.answer, name)
         for name, some in found.items()
         for t in some
         if not matches(t.answer, "", about.get(t.subject.casefold(), ()))
@@ -278,7 +277,7 @@ def bank_rows(
 def bank_sequence(lm: LanguageModel, prompt: BankPrompt, *, share_prefix: bool = True) -> Sequence_:
     """The question with the base's answer."""
     limit = QUESTION_TOKENS if prompt.relation else ANSWER_TOKENS
-    asked = Phrasing(prompt.question, prompt.is_question)
+    asked = Phrasing(prompt.question, True)
     return answer_sequence(lm, asked, prompt.answer, limit=limit, share_prefix=share_prefix)
 
 
@@ -306,7 +305,7 @@ def write(folder: Path, bank: Bank) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"rows": bank.rows.contiguous()}, folder / "rows.safetensors")
     record = {
-        "prompts": [(p.question, p.subject, p.answer, p.relation, p.is_question) for p in bank.prompts],
+        "prompts": [(p.question, p.subject, p.answer, p.relation) for p in bank.prompts],
         "gate": [(q.question, q.subject, q.answer, q.aliases) for q in bank.gate],
         "report": [(q.question, q.subject, q.answer, q.aliases) for q in bank.report],
     }

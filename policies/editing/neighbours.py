@@ -29,7 +29,7 @@ About = tuple[str, Phrasing, Phrasing]  # a subject, a question and a cloze abou
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer about `subject` that ends with an object. `firm`: another wording gave that object too."""
+    """An answer about `subject` that ends with an object. `firm`: a cloze about it gave that object too."""
 
     subject: str
     phrasing: Phrasing
@@ -46,22 +46,17 @@ def ask(
 
 
 def told(asked: Sequence[About], given: Sequence[tuple[str, str]]) -> list[Told]:
-    """Of the answers given those that reach an object: none, one or two of each subject.
+    """Of the answers to questions those that reach an object; firm ones first, else in the order of `asked`.
 
-    A cloze's continuation is taken for an object where the question's answer has a word of it, or where
-    clozes of two subjects share it; what the prompt says itself doesn't count. Firm ones come first, else in
-    the order of `asked`.
+    An object is what the cloze about the subject goes on with, or clozes about two others; what the question
+    says itself is none. Clozes are only asked for that: kept as answers they don't hold those to questions.
     """
     named = [_names(ending, cloze.text) for (_, _, cloze), (_, ending) in zip(asked, given, strict=True)]
     shared = {w for w, n in Counter(w for found in named for w in found).items() if n > 1}
     found: list[Told] = []
-    for (subject, question, cloze), (answer, ending), own in zip(asked, given, named, strict=True):
-        cut = as_far_as(answer, (own | shared) - set(words(question.text)))
-        firm = cut is not None and bool(set(words(cut)) & own)
-        if cut is not None:
-            found.append(Told(subject, question, cut, firm))
-        if short := as_far_as(ending, own & (set(words(cut or "")) | shared)):
-            found.append(Told(subject, cloze, short, firm))
+    for (subject, question, _), (answer, _), own in zip(asked, given, named, strict=True):
+        if cut := as_far_as(answer, (own | shared) - set(words(question.text))):
+            found.append(Told(subject, question, cut, bool(set(words(cut)) & own)))
     return sorted(found, key=lambda t: not t.firm)
 
 

@@ -80,7 +80,7 @@ def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch
 @pytest.mark.parametrize(
     ("answered", "asked"),
     [
-        ("Bern", -(-banks.ENOUGH // (2 * banks.NEIGHBOURS)) * banks.NEIGHBOURS),
+        ("Bern", -(-banks.ENOUGH // banks.NEIGHBOURS) * banks.NEIGHBOURS),
         ("no idea", banks.NEIGHBOURS),
         ("", banks.NEIGHBOURS),
     ],
@@ -88,7 +88,7 @@ def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch
 def test_more_is_asked_while_the_base_knows_something(
     tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, answered: str, asked: int
 ) -> None:
-    """A question and a cloze of each until there are enough; of what it doesn't know only the first few."""
+    """Until there are enough answers with an object; of what it doesn't know only the first few."""
     monkeypatch.setattr(banks, "ask", lambda _lm, about: [(answered, answered) for _ in about])
     count: list[int] = []
 
@@ -100,7 +100,7 @@ def test_more_is_asked_while_the_base_knows_something(
     found = banks.all_told(tiny, {"r": [about(f"S{i}") for i in range(200)], "none": []}, lambda _stage: None)
     assert count[-1] == asked
     assert found == {"r": found["r"], "none": []}
-    assert len(found["r"]) == (2 * asked if answered == "Bern" else 0)
+    assert len(found["r"]) == (asked if answered == "Bern" else 0)
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:

@@ -38,7 +38,7 @@ def test_answers_that_two_wordings_give_come_first() -> None:
         "Where is Di?": "Di is Di.",
         "Ada is in": " Bern. Bern is",
         "Bo is in": " Bern, the",
-        "Cy is in": " a house",
+        "Cy is in": " Oslo, I think",
         "Di is in": " Oslo, and Oslo",
     }
     asked = asked_about(["Ada", "Bo", "Cy", "Di"], [QUESTION, CLOZE])
@@ -46,8 +46,7 @@ def test_answers_that_two_wordings_give_come_first() -> None:
     bo = Phrasing("Where is Bo?", True)
     assert told(asked, given) == [
         Told("Bo", bo, "Bo is in Bern", True),
-        Told("Bo", Phrasing("Bo is in", False), " Bern", True),
-        Told("Ada", Phrasing("Ada is in", False), " Bern", False),
+        Told("Ada", Phrasing("Where is Ada?", True), "Ada is in Oslo", False),
     ]
 
 
