@@ -24,8 +24,8 @@ class Recipe:
     next, lower one is taken when the fit has settled with a gap left. `rho`: damping to start from,
     `kept_weight`: weight of damage to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`:
     the metric's diagonal; `bank_weight`: the bank's rows weigh together as so many would. `neighbours`,
-    `live_facts`: how many answers about same-relation subjects and about live facts are kept.
-    `random_modules`: modules by chance, for the bench.
+    `live_facts`: how many same-relation subjects and live facts have their answers kept. `random_modules`:
+    modules by chance, for the bench.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Recipe:
     shrink: float = 1.0
     bank_weight: float = 450.0
     kept_weight: float = 4.0
-    neighbours: int = 48
+    neighbours: int = 24
     live_facts: int = 16
     random_modules: bool = False
 
@@ -55,7 +55,7 @@ DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Heavier protection: slower, for facts whose default edit did too much damage.
-    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=64),
+    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=32),
     # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
     "unguarded": replace(
         DEFAULT,

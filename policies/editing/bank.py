@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,6 @@ from policies.editing.adapters import AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding, prompt_ids
-from policies.editing.neighbours import QUESTION_TOKENS, About, Told, ask, asked_about, told
 from policies.editing.objectives import batches, retention_rows
 from policies.editing.packing import Sequence_, split_prefix
 from policies.probes import Probe, load_probes, matches, split
@@ -32,10 +31,7 @@ from store.facts import EditRequest, Phrasing
 PROBES = 1000  # asked at most
 SAMPLE = 12  # of each domain, before the best known domains get the rest
 PROBE_ROWS = 900
-NEIGHBOURS = 16  # of each shipped relation are asked at a time,
-MOST_NEIGHBOURS = 128  # so many at most,
-ENOUGH = 72  # until there are so many answers with an object,
-KNOWN = 0.25  # and only while so many of them get one at all
+NEIGHBOURS = 32  # of each shipped relation
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
@@ -44,8 +40,8 @@ Beat = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BankPrompt:
-    """A question, its subject and what the base answers; `relation` where the question was made from a
-    relation's template: the answer then ends with the object."""
+    """A question, its subject and what the base answers, as it stands; `relation` where the question was
+    made from a relation's template."""
 
     question: str
     subject: str
@@ -105,7 +101,7 @@ def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) ->
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(repr((str(lm.model.dtype), [(m.tensor, m.size, m.fixed) for m in modules])).encode())
     digest.update(repr((load_probes(), PROBES, SAMPLE, PROBE_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
-    digest.update(repr((NEIGHBOURS, ENOUGH, KNOWN, relation_questions())).encode())
+    digest.update(repr(relation_questions()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -138,7 +134,7 @@ def load_or_build(
 
 
 def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
-    """Ask the base the probes and neighbours of the shipped relations, keep apart what is to be judged,
+    """Ask the base the probes and the neighbours of the shipped relations, keep apart what is to be judged,
     and take the retention rows of the rest.
 
     Firm is what is answered right on two phrasings; the second is only asked where the first was
@@ -170,58 +166,35 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
     return Bank(tuple(taken), rows, questions(sets.gate), questions(sets.report))
 
 
-def relation_questions() -> dict[str, list[About]]:
-    """(subject, question, cloze) of neighbours of every shipped relation, shuffled: any few sample them all."""
+def relation_questions() -> list[tuple[str, str, str]]:
+    """(relation, subject, question) of the first `NEIGHBOURS` neighbours of every shipped relation, each
+    asked in one training wording, wordings in turn."""
     shipped = {r.name: r for r in load_relations().values()}
-    return {
-        name: asked_about(
-            by_hash(r.neighbours, str)[:MOST_NEIGHBOURS],
-            [*(Phrasing(q, True) for q in r.questions), *(Phrasing(c, False) for c in r.cloze)],
-        )
+    return [
+        (name, subject, r.questions[i % len(r.questions)].replace("{subject}", subject))
         for name, r in sorted(shipped.items())
-    }
+        for i, subject in enumerate(r.neighbours[:NEIGHBOURS])
+    ]
 
 
 def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> list[BankPrompt]:
-    """Neighbours with what the base answers, as far as the object, less the facts that `judged` probes ask
-    for either way round."""
+    """Neighbours with what the base answers, less the facts that `judged` probes ask for either way round."""
+    asked = relation_questions()
+    given = answers(
+        lm,
+        [Phrasing(question, True) for _, _, question in asked],
+        max_new_tokens=ANSWER_TOKENS,
+        on_batch=lambda done: beat(f"neighbours: {done}/{len(asked)}"),
+    )
     about: dict[str, list[str]] = {}
     for p in judged:
         for one, other in ((p.subject, p.answer), (p.answer, p.subject)):
             about.setdefault(one.casefold(), []).append(other)
-    with holding({p: p.data.to(fit_dtype(lm)) for p in lm.model.parameters()}):
-        found = all_told(lm, relation_questions(), beat)
     return [
-        BankPrompt(t.phrasing.text, t.subject, t.answer, name)
-        for name, some in found.items()
-        for t in some
-        if not matches(t.answer, "", about.get(t.subject.casefold(), ()))
+        BankPrompt(question, subject, answer, name)
+        for (name, subject, question), answer in zip(asked, given, strict=True)
+        if not matches(answer, "", about.get(subject.casefold(), ()))
     ]
-
-
-def all_told(
-    lm: LanguageModel, questions: Mapping[str, Sequence[About]], beat: Beat
-) -> dict[str, list[Told]]:
-    """Answers about the subjects of each relation: some of all at a time, then more of those that the model
-    knows something of, until there are enough."""
-    given: dict[str, list[tuple[str, str]]] = {name: [] for name in questions}
-    found: dict[str, list[Told]] = {name: [] for name in questions}
-    going = [name for name, asked in questions.items() if asked]
-    while going:
-        turn = [(name, a) for name in going for a in questions[name][len(given[name]) :][:NEIGHBOURS]]
-        done = sum(map(len, given.values()))
-        beat(f"neighbours: {done} asked of at most {sum(map(len, questions.values()))}")
-        for (name, _), answer in zip(turn, ask(lm, [a for _, a in turn]), strict=True):
-            given[name].append(answer)
-        for name in going:
-            found[name] = told(questions[name][: len(given[name])], given[name])
-        going = [n for n in going if _goes_on(len(given[n]), found[n], len(questions[n]))]
-    return found
-
-
-def _goes_on(asked: int, found: Sequence[Told], count: int) -> bool:
-    known = len({t.subject for t in found})
-    return asked < count and len(found) < ENOUGH and known >= KNOWN * asked
 
 
 T = TypeVar("T")
@@ -275,10 +248,8 @@ def bank_rows(
 
 
 def bank_sequence(lm: LanguageModel, prompt: BankPrompt, *, share_prefix: bool = True) -> Sequence_:
-    """The question with the base's answer."""
-    limit = QUESTION_TOKENS if prompt.relation else ANSWER_TOKENS
-    asked = Phrasing(prompt.question, True)
-    return answer_sequence(lm, asked, prompt.answer, limit=limit, share_prefix=share_prefix)
+    """The question with the base's answer, up to `ANSWER_TOKENS` tokens of it."""
+    return answer_sequence(lm, Phrasing(prompt.question, True), prompt.answer, share_prefix=share_prefix)
 
 
 def answer_sequence(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from policies.answers import classify, words
+from policies.answers import classify
 from policies.editing import bank as banks
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
@@ -23,7 +23,6 @@ from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Probl
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding
-from policies.editing.neighbours import QUESTION_TOKENS, as_far_as, ask, asked_about, told
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief, new_targets, widened
@@ -149,10 +148,12 @@ class _Editor:
         self.clock.lap("localise")
         relation = relation_for(request.key.relation, load_relations()).name
         free = bank.for_edit(request, relation)
-        known = [bank.prompts[i] for i in free if bank.prompts[i].relation == relation]
+        own = [bank.prompts[i] for i in free if bank.prompts[i].relation == relation]
+        known = self._known(own, live)
         # What the metric and the kept answers are relative to is the generation before the edit.
+        asked = self._asked(live, neighbours=0 if own else recipe.neighbours)
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        near = mixed(self._live(live), self._known(known, live) if known else self._neighbours())
+        near = mixed(asked, known)
         self.kept = kept(stack, near, self.said)
         generator = torch.Generator().manual_seed(request.seed)
         near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
@@ -222,31 +223,22 @@ class _Editor:
         kept = [p for p in neighbours if p.subject.casefold() not in edited][: self.recipe.neighbours]
         return [banks.bank_sequence(self.lm, p) for p in kept]
 
-    def _neighbours(self) -> list[Sequence_]:
-        """Neighbours of a relation that the bank doesn't know, with what the model answers them now."""
-        self.beat("neighbours")
-        names = trained_neighbours(self.request)[: self.recipe.neighbours // 2]
-        about = asked_about(names, self.request.templates)
-        found = told(about, ask(self.lm, about))[: self.recipe.neighbours]
-        return [answer_sequence(self.lm, t.phrasing, t.answer, limit=QUESTION_TOKENS) for t in found]
-
-    def _live(self, live: Sequence[EditRequest]) -> list[Sequence_]:
-        """Live facts with what the model answers them now."""
-        self.beat("live facts")
+    def _asked(self, live: Sequence[EditRequest], neighbours: int) -> list[Sequence_]:
+        """Live facts, and neighbours that the bank doesn't have, with what the model answers them now."""
+        self.beat("retained answers")
+        phrasings = neighbour_training(self.request, neighbours)
         chosen = sorted(live, key=lambda r: str(r.key))
         random.Random(self.request.seed).shuffle(chosen)
         # Every fact in one wording, wordings in turn; then in another one, as far as the number goes.
         asked = [
-            (r, r.train[(i + k) % len(r.train)])
+            r.train[(i + k) % len(r.train)]
             for k in range(4)
             for i, r in enumerate(chosen)
             if k < len(r.train)
-        ][: self.recipe.live_facts]
-        given = answers(self.lm, [p for _, p in asked], max_new_tokens=QUESTION_TOKENS)
-        return [
-            answer_sequence(self.lm, p, as_far_as(a, set(words(r.new or ""))) or a, limit=QUESTION_TOKENS)
-            for (r, p), a in zip(asked, given, strict=True)
         ]
+        phrasings += asked[: self.recipe.live_facts]
+        given = answers(self.lm, phrasings, max_new_tokens=banks.ANSWER_TOKENS)
+        return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
 
     def _sequences(self, said_instead: str) -> list[Sequence_]:
         return training(self.lm, self.request, self.before, said_instead)
@@ -330,6 +322,18 @@ def parting(one: Sequence_, other: Sequence_) -> Sequence_:
     pairs = enumerate(zip(one.ids, other.ids, strict=False))
     at = next((i for i, (a, b) in pairs if a != b), min(len(one.ids), len(other.ids)) - 1)
     return replace(one, ids=one.ids[: at + 1], answer=1)
+
+
+def neighbour_training(request: EditRequest, limit: int) -> list[Phrasing]:
+    """Training wordings asked of the first trained neighbours, wordings in turn."""
+    templates = [t for t in request.templates if t.is_question] or list(request.templates)
+    return [
+        replace(
+            templates[i % len(templates)], text=templates[i % len(templates)].text.replace("{subject}", name)
+        )
+        for i, name in enumerate(trained_neighbours(request)[:limit])
+        if templates
+    ]
 
 
 class Stopwatch:

@@ -15,7 +15,6 @@ from policies.answers import classify, find, is_unsure, name_words, wilson_inter
 from policies.editing.bank import ANSWER_TOKENS, Bank, Question
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import fill
 from policies.editing.targets import first_sentence
 from policies.probes import matches
 from policies.relations import (
@@ -189,6 +188,10 @@ def firm(
         if content_words(first_sentence(first)) - set(words(p.text)) and ok(second):
             found.append(Asked(suite, p, first_sentence(first), ok))
     return found
+
+
+def fill(template: Phrasing, name: str) -> Phrasing:
+    return Phrasing(template.text.replace("{subject}", name), template.is_question)
 
 
 def live_questions(live: Sequence[EditRequest]) -> list[Asked]:

@@ -175,7 +175,7 @@ def test_a_real_live_model_is_rebuilt_bit_for_bit_from_base_and_backup(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(bank, "PROBES", 20)
     monkeypatch.setattr(bank, "SAMPLE", 1)
-    monkeypatch.setattr(bank, "MOST_NEIGHBOURS", 1)
+    monkeypatch.setattr(bank, "NEIGHBOURS", 1)
     source = tiny_model(tmp_path / "tiny")
     config = replace(
         Config(), daemon=DaemonSettings(state_dir=tmp_path / "state"), model=ModelSettings(name="tiny")

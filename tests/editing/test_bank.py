@@ -1,6 +1,5 @@
 """What of the bank may hold an edit back, and what may never be in it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from policies.editing import bank as banks
 from policies.editing.bank import Bank, BankPrompt
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import About, Told, told
 from policies.probes import Probe
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
@@ -34,12 +32,6 @@ PROMPTS = (
     BankPrompt("What is the capital of Cy?", "Cy", "Cork", "capital"),
     BankPrompt("Who is the mother of Cy?", "Cy", "Fay", "mother"),
 )
-
-
-def about(subject: str) -> About:
-    return subject, Phrasing(f"What is the thing of {subject}?", True), Phrasing(f"{subject} has", False)
-
-
 BANK = Bank(PROMPTS, torch.arange(5.0)[:, None], (), ())
 
 
@@ -58,49 +50,17 @@ def test_a_bank_apart_from_facts_asks_for_none_of_them() -> None:
 
 def test_facts_that_probes_judge_are_in_no_bank(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A neighbour whose answer a gate or report probe asks for is left out, whichever way round it asks."""
-    asked = [about(f"S{i}") for i in range(3)]
+    asked = [(f"r{i}", f"S{i}", f"What is the thing of S{i}?") for i in range(3)]
     given = ["It is Bern.", "Cork", "Rome, as I said."]
-    monkeypatch.setattr(banks, "relation_questions", lambda: {"r": asked})
-    monkeypatch.setattr(
-        banks,
-        "all_told",
-        lambda _lm, about, _beat: {
-            "r": [Told(s, q, a, False) for (s, q, _), a in zip(about["r"], given, strict=True)]
-        },
-    )
+    monkeypatch.setattr(banks, "relation_questions", lambda: asked)
+    monkeypatch.setattr(banks, "answers", lambda *_asked, **_how: given)
     judged = [
         Probe("a", "d", "S0", "Bern", (), ("?", "?")),
         Probe("b", "d", "Cork", "S1", (), ("?", "?")),
         Probe("c", "d", "S2", "Oslo", (), ("?", "?")),
     ]
     found = banks.relation_prompts(tiny, judged, lambda _stage: None)
-    assert found == [BankPrompt(asked[2][1].text, "S2", given[2], "r")]
-
-
-@pytest.mark.parametrize(
-    ("answered", "asked"),
-    [
-        ("Bern", -(-banks.ENOUGH // banks.NEIGHBOURS) * banks.NEIGHBOURS),
-        ("no idea", banks.NEIGHBOURS),
-        ("", banks.NEIGHBOURS),
-    ],
-)
-def test_more_is_asked_while_the_base_knows_something(
-    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, answered: str, asked: int
-) -> None:
-    """Until there are enough answers with an object; of what it doesn't know only the first few."""
-    monkeypatch.setattr(banks, "ask", lambda _lm, about: [(answered, answered) for _ in about])
-    count: list[int] = []
-
-    def counted(about: Sequence[About], given: Sequence[tuple[str, str]]) -> list[Told]:
-        count.append(len(given))
-        return told(about, given)
-
-    monkeypatch.setattr(banks, "told", counted)
-    found = banks.all_told(tiny, {"r": [about(f"S{i}") for i in range(200)], "none": []}, lambda _stage: None)
-    assert count[-1] == asked
-    assert found == {"r": found["r"], "none": []}
-    assert len(found["r"]) == (asked if answered == "Bern" else 0)
+    assert found == [BankPrompt(asked[2][2], "S2", given[2], "r2")]
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:
