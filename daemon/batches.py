@@ -10,20 +10,16 @@ from datetime import datetime
 from policies.batches import Batch, named
 from store.facts import Edit, EditState
 from store.ledger import Ledger
-from store.results import EditFields, Move
+from store.results import Move
 
 
-def put_again(
-    ledger: Ledger, edits: Sequence[Edit], batches: Sequence[Batch], why: Mapping[int, str], now: datetime
-) -> list[Edit]:
-    """Back to pending in one transaction; nobody is charged with the try. `edits` are all in work and each
-    is in one of `batches`; `why` is the reason of each. Returns them, batch by batch."""
-    attempts = {edit.id: edit.attempt for edit in edits}
+def put_again(ledger: Ledger, batches: Sequence[Batch], why: Mapping[int, str], now: datetime) -> list[Edit]:
+    """Back to pending in one transaction. The edits of `batches` are all in work; `why` is the reason of
+    each. Returns them, batch by batch."""
     moves = []
     for batch in batches:
         for edit in batch:
             others = [other for other in batch if other != edit]
             how = f"with {named(others)}" if others else "by itself"
-            fields: EditFields = {"batch": batch[0], "attempt": max(attempts[edit] - 1, 0)}
-            moves.append(Move(edit, f"{why[edit]}; tried again {how}", fields))
+            moves.append(Move(edit, f"{why[edit]}; tried again {how}", {"batch": batch[0]}))
     return ledger.transition_all(EditState.PENDING, moves, now=now)

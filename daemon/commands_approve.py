@@ -10,9 +10,9 @@ from http import HTTPStatus
 from daemon import control_client
 from daemon.commands_queue import reading
 from daemon.config import Config
-from daemon.console import show
+from daemon.console import counted, show
 from daemon.orders import give
-from daemon.status import counted, waiting_for_approval
+from daemon.status import waiting_for_approval
 from daemon.tones import table
 from store.errors import EXIT_OK
 

@@ -6,13 +6,12 @@ Knows its arguments and what it prints. Doesn't know how anything was decided.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import Any
 
 from daemon import waits
 from daemon.commands_queue import reading
 from daemon.config import Config
-from daemon.console import show
+from daemon.console import show, wrapped
 from daemon.status import is_running
 from daemon.tones import table, word
 from policies.batches import named
@@ -22,6 +21,7 @@ from store.ledger import Ledger
 from store.wire import to_wire
 
 Value = dict[str, Any]
+INDENT = 6  # columns of what a line is about
 _SERVED = frozenset({EditState.LIVE, EditState.SUPERSEDED, EditState.ROLLED_BACK})
 
 
@@ -139,13 +139,13 @@ def _explanation(value: Value) -> str:
     lines = [
         f"edit {edit['id']}: {edit['key']['subject']} / {edit['key']['relation']} -> {wanted}",
         f"state {word(edit['state'])}{_short(value['waits'])}{_made(edit['generation'])}",
-        f"try   {edit['attempt']}, recipe {edit['recipe']}{_together(value['batch'])}",
-        *_wrapped(f"why   {edit['reason']}"),
-        *(_wrapped(f"waits for {value['waits']}") if value["waits"] else ()),
+        f"try   {_tried(edit['attempt'], value['batch'])}, recipe {edit['recipe']}",
+        *wrapped(f"why   {edit['reason']}", INDENT),
+        *(wrapped(f"waits for {value['waits']}", INDENT) if value["waits"] else ()),
         *(f"approved by {row['actor']} at {row['approved_at']}" for row in value["approvals"]),
     ]
     for count, earlier in enumerate(outcomes[:-1], 1):
-        lines += _wrapped(f"try {count} came to: {earlier['verdict_reason'] or earlier['reason']}")
+        lines += wrapped(f"try {count} came to: {earlier['verdict_reason'] or earlier['reason']}", INDENT)
     if outcomes:
         last = outcomes[-1]
         lines += [f"before  {last['before']}", f"after   {last['after']}"]
@@ -161,16 +161,13 @@ def _explanation(value: Value) -> str:
     return "\n".join(lines)
 
 
-def _together(batch: Sequence[int]) -> str:
-    return f", in one batch: {named(batch)}" if batch else ""
+def _tried(attempt: int, batch: Sequence[int]) -> str:
+    """Which try by itself; in a batch none is counted."""
+    return f"in one batch: {named(batch)}" if batch else str(attempt)
 
 
 def _made(generation: int | None) -> str:
     return "" if generation is None else f", generation {generation}"
-
-
-def _wrapped(line: str) -> list[str]:
-    return wrap(line, 79, subsequent_indent=" " * 6)
 
 
 def _last(rows: list[Value]) -> list[Value]:

@@ -7,15 +7,13 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from textwrap import wrap
 from typing import Any
 
 from daemon import control_client, submission, waits
 from daemon.config import Config
-from daemon.console import Tone, cut, harmless, paint, progress, show
+from daemon.console import Tone, counted, cut, harmless, paint, progress, show, wrapped
 from daemon.house import operator_relations, utc_now
 from daemon.orders import require_state
-from daemon.status import counted as _counted
 from daemon.status import is_running, read_status
 from daemon.tones import table, words
 from policies.batches import named
@@ -28,6 +26,7 @@ from store.ledger import Ledger
 from store.wire import to_wire
 
 SCREEN = 23  # lines of status: a terminal has 24, one of which is the next prompt's
+INDENT = 12  # columns of what its lines are about
 
 
 @contextmanager
@@ -118,13 +117,13 @@ def _screen(found: dict[str, Any]) -> list[str]:
         + (", edits wait: the disk is full" if found["disk_full"] else ""),
         f"model       {found['model']}, generation {found['live_generation']}",
         f"weights     {found['weights_sha256']}",
-        *_wrapped(f"edits       {counts}"),
+        *wrapped(f"edits       {counts}", INDENT),
         f"in work     {named(work['edits']) + ', ' + work['stage'] if work else 'nothing'}",
         f"next due    {found['next_due'] or '-'}",
         *_capacity(found["capacity"]),
         *_waiting(found["waiting"], found["hours"]),
         *_rolled_back(found["rolled_back"]),
-        f"refused     {_counted(found['refused_files'], 'file')} in failed/",
+        f"refused     {counted(found['refused_files'], 'file')} in failed/",
     ]
     refused = [f"            {cut(refused['file'], 30)}: {refused['cause']}" for refused in found["refused"]]
     held = [f"held        edit {held['edit']}: {held['reason']}" for held in reversed(found["held"])]
@@ -143,7 +142,7 @@ def _painted(lines: Iterable[str]) -> Iterator[str]:
     """Names dim, or red where something is held, and the states in the line of edits."""
     name = ""
     for line in lines:
-        label, text = line[:12], line[12:]
+        label, text = line[:INDENT], line[INDENT:]
         name = label.strip() or name
         tone = Tone.BAD if name == "held" else Tone.DIM
         yield paint(label, tone) + (words(text) if name == "edits" else text)
@@ -153,11 +152,7 @@ def _rolled_back(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
     what = f"generation {found['from']} -> {found['to']} at {found['at'][:16]}: {found['reason']}"
-    return _wrapped(f"rolled back {what}")[:2]
-
-
-def _wrapped(line: str) -> list[str]:
-    return wrap(line, 79, subsequent_indent=" " * 12)
+    return wrapped(f"rolled back {what}", INDENT)[:2]
 
 
 def _capacity(found: dict[str, Any]) -> list[str]:
@@ -165,21 +160,21 @@ def _capacity(found: dict[str, Any]) -> list[str]:
     left = (
         "no limit is known"
         if found["edits_left"] is None
-        else f"about {_counted(found['edits_left'], 'edit')} left"
+        else f"about {counted(found['edits_left'], 'edit')} left"
     )
     read = "estimated" if found["value"] is None else f"{found['value']:.3g}"
     by = f", by {found['suite']} ({read}, gate {found['threshold']:g})" if found["suite"] else ""
     texts = [f"headroom    {found['headroom']:.2f}{by}, {left}"]
     if found["waits"]:
-        texts.append(f"waiting     {_counted(found['waiting'], 'edit')}, for {found['waits']}")
-    return [line for text in texts for line in wrap(text, 79, subsequent_indent=" " * 12)]
+        texts.append(f"waiting     {counted(found['waiting'], 'edit')}, for {found['waits']}")
+    return [line for text in texts for line in wrapped(text, INDENT)]
 
 
 def _waiting(waiting: dict[str, int], hours: str) -> list[str]:
     """Who waits for what; the hours are told whenever no edit may be started at this one."""
     told = {"approval": "approval, see `palimpsest approvals`", "rate": "their source's rate", "hours": hours}
     return [
-        f"waiting     {_counted(n, 'edit')}, for {told[reason]}"
+        f"waiting     {counted(n, 'edit')}, for {told[reason]}"
         for reason, n in waiting.items()
         if n or (reason == "hours" and hours)
     ]

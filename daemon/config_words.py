@@ -7,15 +7,15 @@ is told: whether edits may be started now.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from textwrap import wrap
 
 from daemon.config import Config, Hook
+from daemon.console import counted, wrapped
 from policies.gates import Direction, Gate, gates_for
 from policies.hours import closed_until
 from policies.sources import Policy, policies_from
 from store.facts import Op
 
-WIDTH, MARGIN = 79, 14
+MARGIN = 14  # columns of what a line is about, and its star
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def text(lines: list[Line]) -> str:
     out, before = [], ""
     for line in lines:
         head = f"{'' if line.about == before else line.about:{MARGIN - 2}}{'*' if line.changed else ' '} "
-        out += wrap(head + line.says, WIDTH, subsequent_indent=" " * MARGIN, break_on_hyphens=False)
+        out += wrapped(head + line.says, MARGIN)
         before = line.about
     return "\n".join([*out, "* not the default"])
 
@@ -137,7 +137,7 @@ def _source(policy: Policy) -> Iterator[str]:
     rate = policy.max_edits_per_hour
     yield f"{rate} edits an hour" if rate else "any number of edits an hour"
     yield "every edit waits for approval" if policy.require_approval else "no approval for a single edit"
-    users = f"{policy.approvals} user{'' if policy.approvals == 1 else 's'}"
+    users = counted(policy.approvals, "user")
     wide = policy.wide_change
     yield (
         f"{wide} edits at once wait for approval by {users}"

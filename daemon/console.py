@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from textwrap import wrap
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -101,6 +102,16 @@ def cut(text: str, width: int) -> str:
             break
         kept += character
     return kept + "…"
+
+
+def wrapped(text: str, indent: int, width: int = WIDTH - 1) -> list[str]:
+    """`text` in lines of at most `width` columns, all but the first one indented; none where it is empty."""
+    return wrap(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 edit`, `2 edits`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def harmless(text: str) -> str:

@@ -68,9 +68,11 @@ def step(house: House, idle: Callable[[str], str | None] = never) -> str:
 
 
 def _take(house: House, batch: Sequence[Edit]) -> list[Edit]:
-    """All in one transaction: recovery takes those that it finds in work for the whole batch."""
-    reason = "taken from the queue" + (f" as one of {named(_ids(batch))}" if len(batch) > 1 else "")
-    moves = [Move(edit.id, reason, {"attempt": edit.attempt + 1}) for edit in batch]
+    """All in one transaction: recovery takes those that it finds in work for the whole batch. Only an edit by
+    itself is charged with a try, so that no way out of a batch has to give one back."""
+    alone = len(batch) == 1
+    reason = "taken from the queue" + ("" if alone else f" as one of {named(_ids(batch))}")
+    moves = [Move(edit.id, reason, {"attempt": edit.attempt + alone}) for edit in batch]
     return house.ledger.transition_all(EditState.EDITING, moves, now=house.now())
 
 
@@ -168,7 +170,7 @@ def _refuse(
     if len(batch) > 1:
         together_with = f"refused as one of {named(_ids(batch))}"
         why = {edit.id: f"{judged[edit.id].reason}; {together_with}" for edit in refused}
-        return put_again(house.ledger, refused, again, why, house.now())
+        return put_again(house.ledger, again, why, house.now())
     (edit,) = refused
     decision = after_judgement(
         judged[edit.id],
@@ -196,7 +198,7 @@ def break_down(
     kind = _BREAKDOWNS.get(error.kind, Breakdown.REPORTED)
     if len(batch) > 1:
         why = f"{kind.value}: {error}; it was making {named(_ids(batch))}"
-        ended = put_again(house.ledger, left, split(_ids(left)), dict.fromkeys(_ids(left), why), house.now())
+        ended = put_again(house.ledger, split(_ids(left)), dict.fromkeys(_ids(left), why), house.now())
     else:
         (edit,) = left
         decision = after_breakdown(

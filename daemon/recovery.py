@@ -180,8 +180,7 @@ def _apply(house: House, action: Action, passed: str) -> None:
         case Requeue(edit):
             ledger.requeue(edit, reason=reason, now=now, counts=not passed)
         case Halve(edits):
-            cut_off, why = [ledger.edit(edit) for edit in edits], dict.fromkeys(edits, reason)
-            put_again(ledger, cut_off, split(edits), why, now)
+            put_again(ledger, split(edits), dict.fromkeys(edits, reason), now)
         case GiveUp(edit):
             ledger.transition(edit, EditState.FAILED, reason=f"{reason}, too often", now=now)
         case Drop(number, on_disk):

@@ -212,7 +212,7 @@ class Service:
         self._control.note_orders(self._house.ledger, self._house.now())
         control.execute_open(self._house, kinds=control.QUICK)
         if self._editing:
-            work = {"edit": self._editing[0], "edits": self._editing, "stage": stage}
+            work = {"edits": self._editing, "stage": stage}
             run_files.write(self._house.layout, run_files.PROGRESS, work)
 
     def _ingest(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from daemon import capacity, run_files, waits
 from daemon.config import Config
+from daemon.console import counted
 from daemon.house import utc_now
 from daemon.inbox import is_ignored
 from policies.hours import closed_until
@@ -111,10 +112,6 @@ def _said(behind: dict[str, int], unread: int) -> str:
     parts += [f"{counted(unread, 'file')} not read yet"] if unread else []
     edits = sum(behind.values())
     return f"{counted(edits, 'edit') + ' behind' if edits else 'not known'}: {', '.join(parts)}"
-
-
-def counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def waiting_for_approval(config: Config, ledger: Ledger) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from policies import batches
 from policies.answers import classify, find, is_unsure, name_words, wilson_interval, words
 from policies.editing.bank import ANSWER_TOKENS, Bank, Question
 from policies.editing.measure import answers
@@ -33,7 +34,7 @@ NEIGHBOURS = 10
 LIVE_FACTS = 12
 LEAST_SAME_SUBJECT = 3
 TEXTS = 12
-OF_ONE_FACT = (Suite.EFFICACY, Suite.PARAPHRASE, Suite.OLD_GONE, Suite.NEIGHBOURS, Suite.SAME_SUBJECT)
+OF_ONE_FACT = tuple(s for s in Suite if s in batches.OF_ONE_FACT and s is not Suite.OVER_REFUSAL_UNLEARN)
 OF_ALL = (Suite.UNRELATED, Suite.LIVE_FACTS)
 _KEPT = frozenset({Suite.NEIGHBOURS, Suite.UNRELATED})  # what the base answers: doubt is none of it
 _COMMON = frozenset(

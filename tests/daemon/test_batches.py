@@ -68,7 +68,7 @@ def test_the_good_are_kept_and_the_bad_one_climbs_its_ladder(four: House, runner
     work_off(four)
     assert states(four) == [LIVE, LIVE, HELD, LIVE]
     assert tried(runner) == [list(NAMES), ["France", "Spain", "Peru"], ["Italy"], ["Italy"]]
-    assert [four.ledger.edit(n).attempt for n in (1, 2, 3, 4)] == [1, 1, 2, 1]
+    assert [four.ledger.edit(n).attempt for n in (1, 2, 3, 4)] == [0, 0, 2, 0]
     assert four.ledger.generation(four.live_number or 0).edits == (1, 2, 4)
     check_state(four.config)
 
@@ -101,7 +101,7 @@ def test_a_worker_that_dies_charges_nobody_but_who_was_alone(
         work_off(four)
         clock.advance(3600)
     assert states(four) == [LIVE, EditState.FAILED, LIVE, LIVE]
-    assert [four.ledger.edit(n).attempt for n in (1, 2, 3, 4)] == [1, 3, 1, 1]
+    assert [four.ledger.edit(n).attempt for n in (1, 2, 3, 4)] == [1, 3, 0, 0]
     check_state(four.config)
 
 
@@ -219,6 +219,32 @@ def test_a_batch_cut_off_is_halved_by_recovery(four: House) -> None:
     check_state(four.config)
 
 
+def test_a_member_that_is_left_alone_by_a_crash_is_not_charged(
+    four: House, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others were put aside already: what recovery finds looks like a single edit, but was none."""
+    runner.script |= {"France": "known", "Spain": "failed", "Italy": "failed"}
+
+    def cut_off(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cycle, "commit_candidate", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        cycle.step(four)
+    assert states(four) == [EditState.ALREADY_KNOWN, PENDING, PENDING, EditState.EDITING]
+    recover(four)
+    assert (four.ledger.edit(4).state, four.ledger.edit(4).attempt) == (PENDING, 0)
+    check_state(four.config)
+
+
+def test_a_batch_is_taken_back_as_a_whole_by_its_generation(four: House) -> None:
+    """`rollback --to` the generation before leaves none of its edits live."""
+    cycle.step(four)
+    rollback.to_generation(four, 0)
+    assert states(four) == [EditState.ROLLED_BACK] * 4
+    check_state(four.config)
+
+
 def test_cancelling_one_in_work_puts_the_others_back(four: House, runner: FakeRunner) -> None:
     """They are tried again at once, without a try charged."""
     runner.script["Spain"] = ["hang", "good"]
@@ -232,7 +258,7 @@ def test_cancelling_one_in_work_puts_the_others_back(four: House, runner: FakeRu
     control.execute_open(four)
     work_off(four)
     assert states(four) == [LIVE, LIVE, EditState.CANCELLED, LIVE]
-    assert [four.ledger.edit(n).attempt for n in (1, 2, 4)] == [1, 1, 1]
+    assert [four.ledger.edit(n).attempt for n in (1, 2, 4)] == [0, 0, 0]
 
 
 def test_one_of_a_batch_can_be_taken_out_again(four: House) -> None:
