@@ -250,11 +250,20 @@ def test_each_exit_code_can_be_had(house: House, tmp_path: Path) -> None:
     assert {*provoked, interrupted(state, tmp_path)} == set(errors.EXIT_CODES)
 
 
+# A shell has its background jobs ignore Ctrl-C, and what is started from one goes on ignoring it.
+LISTENS = """
+import signal, sys
+from daemon import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(cli.main())
+"""
+
+
 def interrupted(state: Path, folder: Path) -> int:
     """The exit status of a command that waits and gets what Ctrl-C sends."""
     (folder / "slow.jsonl").write_text(FACTS.replace("Italy", "Chad"))
     with StateLock(state):  # as if a daemon ran that never takes the file
-        line = [sys.executable, "-m", "daemon.cli", "submit", "--wait", str(folder / "slow.jsonl")]
+        line = [sys.executable, "-c", LISTENS, "submit", "--wait", str(folder / "slow.jsonl")]
         process = subprocess.Popen(
             [*line, "--json", "--state", str(state)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
