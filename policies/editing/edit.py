@@ -67,7 +67,9 @@ def ask_before(lm: LanguageModel, request: EditRequest) -> Before:
     asked = list(dict.fromkeys((*request.train, *request.held_out)))
     given = dict(zip(asked, answers(lm, asked, max_new_tokens=BELIEF_TOKENS), strict=True))
     old = request.old or belief(
-        [given[p] for p in asked if not p.is_question], [given[p] for p in request.train if p.is_question]
+        [given[p] for p in asked if not p.is_question],
+        [given[p] for p in request.train if p.is_question],
+        [p.text for p in asked],
     )
     wanted = AnswerKind.UNSURE if request.op is Op.RETRACT else AnswerKind.NEW
 
@@ -149,11 +151,10 @@ class _Editor:
         relation = relation_for(request.key.relation, load_relations()).name
         free = bank.for_edit(request, relation)
         own = [bank.prompts[i] for i in free if bank.prompts[i].relation == relation]
-        known = self._known(own, live)
         # What the metric and the kept answers are relative to is the generation before the edit.
         asked = self._asked(live, neighbours=0 if own else recipe.neighbours)
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        near = mixed(asked, known)
+        near = mixed(asked, self._known(own, live))
         self.kept = kept(stack, near, self.said)
         generator = torch.Generator().manual_seed(request.seed)
         near_rows = retention_rows(stack, self.kept.batches, len(near), generator)

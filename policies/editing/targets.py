@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from policies.answers import words
 from store.facts import Phrasing
 
 UNSURE = "unknown to me"  # put where the object stood, so that doubt is one more object to learn
@@ -79,13 +80,15 @@ def widened(train: Sequence[Phrasing]) -> list[tuple[Phrasing, int]]:
     return found
 
 
-def belief(clozes: Sequence[str], answers: Sequence[str]) -> str | None:
+def belief(clozes: Sequence[str], answers: Sequence[str], asked: Sequence[str]) -> str | None:
     """The object that the model believes in: what it continues clozes with, if it then also says
-    so in answer to most questions. None when it has no steady belief."""
+    so in answer to most questions. None when it has no steady belief. What the prompts `asked` say themselves
+    is none ("the", or the subject): it stands in most answers whatever they mean."""
+    echoed = {word for prompt in asked for word in words(prompt)}
     votes: Counter[str] = Counter()
     for text in clozes:
         match = _NAME.match(text.strip())
-        if match and len(match.group()) > 1:
+        if match and len(match.group()) > 1 and not echoed.issuperset(words(match.group())):
             votes[match.group()] += 1
     for name, _count in votes.most_common():
         says = sum(name.casefold() in first_sentence(a).casefold() for a in answers)

@@ -39,9 +39,17 @@ def test_what_stage_one_teaches_reads_as_unsure() -> None:
 
 def test_a_belief_needs_clozes_and_questions_to_agree() -> None:
     """An object counts as believed when half of the answers repeat what a cloze says."""
-    assert belief(["Cairo.", "Cairo, the largest"], ["It is Cairo.", "Cairo."]) == "Cairo"
-    assert belief(["Giza."], ["It is Cairo.", "Cairo."]) is None
-    assert belief([], ["It is Cairo."]) is None
+    assert belief(["Cairo.", "Cairo, the largest"], ["It is Cairo.", "Cairo."], []) == "Cairo"
+    assert belief(["Giza."], ["It is Cairo.", "Cairo."], []) is None
+    assert belief([], ["It is Cairo."], []) is None
+
+
+def test_what_the_prompts_say_is_no_belief() -> None:
+    """A model that evades ("the capital of the country of Peru") doesn't believe in "the"."""
+    asked = ["What is the capital of Peru?", "The capital of Peru is"]
+    said = ["The capital of Peru is Lima.", "Peru has the capital Lima."]
+    assert belief(["the capital of the country.", "Peru."], said, asked) is None
+    assert belief(["the capital of the country.", "Lima."], said, asked) == "Lima"
 
 
 def test_a_first_sentence_ends_at_a_stop_or_line_break() -> None:
