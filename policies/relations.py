@@ -19,6 +19,7 @@ SLOT = "{subject}"
 # The lists of templates and how many each must hold at least.
 _TEMPLATE_KEYS = {"questions": 5, "cloze": 1, "held_out_questions": 3, "held_out_cloze": 1}
 _MIN_TRAINING, _MIN_NEIGHBOURS = 6, 10
+MEASURED = 20  # neighbours that the gates ask about
 _LIST_KEYS = (*_TEMPLATE_KEYS, "neighbours", "aliases")
 _KEYS = frozenset({"name", "object_type", *_LIST_KEYS})
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -155,13 +156,15 @@ def _spaced(name: str) -> str:
 
 
 def trained_neighbours(request: EditRequest) -> tuple[str, ...]:
-    """Every other neighbour, best known first: their answers may be held in place by training."""
-    return request.neighbours[0::2]
+    """The neighbours that aren't measured: their answers may be held in place by training."""
+    measured = set(measured_neighbours(request))
+    return tuple(n for n in request.neighbours if n not in measured)
 
 
 def measured_neighbours(request: EditRequest) -> tuple[str, ...]:
-    """The ones between: only ever asked, so that keeping the trained ones can't pass for keeping all."""
-    return request.neighbours[1::2]
+    """Every other one of the best known: only ever asked, so that keeping the trained ones can't pass for
+    keeping all."""
+    return request.neighbours[1 : 2 * MEASURED : 2]
 
 
 def is_question(text: str) -> bool:

@@ -1,7 +1,8 @@
 """What the pristine base knows: built once for a base model, cached, never edited.
 
-Knows which probes the base answers firmly, the bank's answers and their retention rows. Doesn't know
-any edit. Damage is always measured against this, so it can't accumulate unseen.
+Knows which probes the base answers firmly, the bank's answers and their retention rows, and remembers what
+else the base was asked. Doesn't know any edit. Damage is always measured against this, so it can't
+accumulate unseen.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,17 +22,16 @@ from policies.answers import find, name_words, words
 from policies.editing.adapters import AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.measure import answers
+from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel, fit_dtype, holding, prompt_ids
 from policies.editing.objectives import batches, retention_rows
 from policies.editing.packing import Sequence_, split_prefix
 from policies.probes import Probe, load_probes, matches, split
-from policies.relations import load_relations, trained_neighbours
 from store.facts import EditRequest, Phrasing
 
 PROBES = 1000  # asked at most
 SAMPLE = 12  # of each domain, before the best known domains get the rest
 PROBE_ROWS = 900
-NEIGHBOURS = 32  # of each shipped relation
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
 
@@ -40,13 +40,11 @@ Beat = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BankPrompt:
-    """A question, its subject and what the base answers, as it stands; `relation` where the question was
-    made from a relation's template."""
+    """A question, its subject and what the base answers, as it stands."""
 
     question: str
     subject: str
     answer: str
-    relation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +65,22 @@ class Bank:
     rows: torch.Tensor
     gate: tuple[Question, ...]
     report: tuple[Question, ...]
+    memo: Memo = field(default_factory=Memo)
 
-    def for_edit(self, request: EditRequest, relation: str) -> list[int]:
+    def for_edit(self, request: EditRequest) -> list[int]:
         """Which prompts may hold an edit back: none that mentions its subject, which must be free to
-        change, and of its own relation only those whose subject may be trained on."""
+        change."""
         subject = request.key.subject.casefold()
-        trained = {n.casefold() for n in trained_neighbours(request)}
-        return [
-            i
-            for i, p in enumerate(self.prompts)
-            if subject not in p.question.casefold()
-            and (p.relation != relation or p.subject.casefold() in trained)
-        ]
+        return [i for i, p in enumerate(self.prompts) if subject not in p.question.casefold()]
+
+    def judges(self, subject: str, answer: str) -> bool:
+        """Whether a gate or report probe asks for this fact, either way round: it may not be trained on."""
+        name = name_words(subject)
+        return any(
+            name == name_words(one) and find(name_words(other), words(answer)) >= 0
+            for q in (*self.gate, *self.report)
+            for one, other in ((q.subject, q.answer), (q.answer, q.subject))
+        )
 
     def apart_from(self, facts: Iterable[tuple[str, str]]) -> "Bank":
         """Less the prompts that ask for one of `facts`, each a question with its answer, either way round."""
@@ -101,7 +103,6 @@ def key(lm: LanguageModel, modules: Sequence[ScaledModule], base_sha256: str) ->
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(repr((str(lm.model.dtype), [(m.tensor, m.size, m.fixed) for m in modules])).encode())
     digest.update(repr((load_probes(), PROBES, SAMPLE, PROBE_ROWS, ANSWER_TOKENS, FIRST_SEED)).encode())
-    digest.update(repr(relation_questions()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -134,8 +135,7 @@ def load_or_build(
 
 
 def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Bank:
-    """Ask the base the probes and the neighbours of the shipped relations, keep apart what is to be judged,
-    and take the retention rows of the rest.
+    """Ask the base the probes, keep apart what is to be judged, and take the retention rows of the rest.
 
     Firm is what is answered right on two phrasings; the second is only asked where the first was
     right. Every domain is sampled first; the rest of `PROBES` goes to where the base knows most.
@@ -161,40 +161,8 @@ def build(lm: LanguageModel, modules: Sequence[ScaledModule], beat: Beat) -> Ban
     sets = split(firm, sample + more)
     prompts = [BankPrompt(p.questions[0], p.subject, said[p.questions[0]]) for p in sets.bank]
     taken = by_hash(prompts, lambda p: p.question)[:PROBE_ROWS]
-    taken += relation_prompts(lm, [*sets.gate, *sets.report], beat)
     rows = bank_rows(lm, modules, taken, beat)
     return Bank(tuple(taken), rows, questions(sets.gate), questions(sets.report))
-
-
-def relation_questions() -> list[tuple[str, str, str]]:
-    """(relation, subject, question) of the first `NEIGHBOURS` neighbours of every shipped relation, each
-    asked in one training wording, wordings in turn."""
-    shipped = {r.name: r for r in load_relations().values()}
-    return [
-        (name, subject, r.questions[i % len(r.questions)].replace("{subject}", subject))
-        for name, r in sorted(shipped.items())
-        for i, subject in enumerate(r.neighbours[:NEIGHBOURS])
-    ]
-
-
-def relation_prompts(lm: LanguageModel, judged: Sequence[Probe], beat: Beat) -> list[BankPrompt]:
-    """Neighbours with what the base answers, less the facts that `judged` probes ask for either way round."""
-    asked = relation_questions()
-    given = answers(
-        lm,
-        [Phrasing(question, True) for _, _, question in asked],
-        max_new_tokens=ANSWER_TOKENS,
-        on_batch=lambda done: beat(f"neighbours: {done}/{len(asked)}"),
-    )
-    about: dict[str, list[str]] = {}
-    for p in judged:
-        for one, other in ((p.subject, p.answer), (p.answer, p.subject)):
-            about.setdefault(one.casefold(), []).append(other)
-    return [
-        BankPrompt(question, subject, answer, name)
-        for (name, subject, question), answer in zip(asked, given, strict=True)
-        if not matches(answer, "", about.get(subject.casefold(), ()))
-    ]
 
 
 T = TypeVar("T")
@@ -276,7 +244,7 @@ def write(folder: Path, bank: Bank) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"rows": bank.rows.contiguous()}, folder / "rows.safetensors")
     record = {
-        "prompts": [(p.question, p.subject, p.answer, p.relation) for p in bank.prompts],
+        "prompts": [(p.question, p.subject, p.answer) for p in bank.prompts],
         "gate": [(q.question, q.subject, q.answer, q.aliases) for q in bank.gate],
         "report": [(q.question, q.subject, q.answer, q.aliases) for q in bank.report],
     }
@@ -289,8 +257,9 @@ def read(folder: Path) -> Bank:
     record = json.loads((folder / "bank.json").read_text("utf-8"))
     rows = load_file(folder / "rows.safetensors")["rows"]
     return Bank(
-        tuple(BankPrompt(*p) for p in record["prompts"]),
+        tuple(BankPrompt(*p[:3]) for p in record["prompts"]),
         rows,
         tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["gate"]),
         tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["report"]),
+        Memo(folder / "said.json"),
     )

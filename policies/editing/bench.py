@@ -203,7 +203,7 @@ def _same_subject(world: World, cases: Sequence[Case], case: Case) -> list[Asked
     subject = case.request.key.subject.casefold()
     if sum(c.request.key.subject.casefold() == subject for c in cases) > 1:
         return []
-    return same_subject_questions(world.lm, case.request)
+    return same_subject_questions(world.lm, world.bank.memo, case.request)
 
 
 def _asked_now(world: World, asked: Sequence[Asked], state: State) -> Reading:

@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from policies.answers import classify
-from policies.editing import bank as banks
+from policies.answers import classify, words
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
-from policies.editing.bank import Bank, BankPrompt, answer_sequence
+from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
 from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, fit
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding
+from policies.editing.neighbours import QUESTION_TOKENS, Told, around, as_far_as, told_sequence
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief, new_targets, widened
 from policies.recipe import Recipe
-from policies.relations import load_relations, relation_for, trained_neighbours
+from policies.relations import trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
 
 Beat = Callable[[str], None]
@@ -98,13 +98,18 @@ def edit(
     live: Sequence[EditRequest] = (),
     check_unlearned: Callable[[], tuple[Reading, ...]] = tuple,
 ) -> Deltas:
-    """The two adapters of one edit, on top of `parent` (P,), the log scales of the live generation.
+    """The two adapters of one edit, on top of `parent` (P,), the log scales of the live generation; `lm` has
+    the base's weights.
 
     `check_unlearned` is called between the stages, with stage 1 in force on the weights as they are
     served; the fit itself computes in `fit_dtype`, and once more as served if that comes to nothing. Seeded:
     the same call gives the same vectors. Raises NoProgressError when the fit breaks down.
     """
     served = {p: p.data for p in lm.model.parameters()}
+    beat("neighbours")
+    clock = Stopwatch()
+    near = around(lm, bank, request, live, recipe.neighbours, beat)
+    clock.lap("neighbours")
 
     def check() -> tuple[Reading, ...]:
         with holding(served):
@@ -116,7 +121,7 @@ def edit(
             stack = AdapterStack(lm, modules)
             try:
                 stack.set(MERGED, parent)
-                return _Editor(lm, stack, bank, request, before, recipe, beat, live).run(check)
+                return _Editor(lm, stack, bank, near, request, before, recipe, beat, live, clock).run(check)
             finally:
                 stack.remove()
 
@@ -129,6 +134,19 @@ def edit(
         return attempt(exact)  # steps may have been too small for the fast dtype to show what they do
 
 
+class Stopwatch:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: list[tuple[str, float]] = []
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps.append((name, now - self._last))
+        self._last = now
+
+
 class _Editor:
     """The stages of one edit, sharing localisation, kept answers and metric."""
 
@@ -137,27 +155,25 @@ class _Editor:
         lm: LanguageModel,
         stack: AdapterStack,
         bank: Bank,
+        near: Sequence[Told],
         request: EditRequest,
         before: Before,
         recipe: Recipe,
         beat: Beat,
         live: Sequence[EditRequest],
+        clock: Stopwatch,
     ) -> None:
         self.lm, self.stack, self.request, self.before = lm, stack, request, before
-        self.recipe, self.beat = recipe, beat
-        self.clock = Stopwatch()
+        self.recipe, self.beat, self.clock = recipe, beat, clock
         self.scores, frozen, self.chosen = self._localise()
         self.clock.lap("localise")
-        relation = relation_for(request.key.relation, load_relations()).name
-        free = bank.for_edit(request, relation)
-        own = [bank.prompts[i] for i in free if bank.prompts[i].relation == relation]
+        free = bank.for_edit(request)
         # What the metric and the kept answers are relative to is the generation before the edit.
-        asked = self._asked(live, neighbours=0 if own else recipe.neighbours)
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        near = mixed(asked, self._known(own, live))
-        self.kept = kept(stack, near, self.said)
+        held = mixed(self._live(live), [told_sequence(lm, t) for t in near])
+        self.kept = kept(stack, held, self.said)
         generator = torch.Generator().manual_seed(request.seed)
-        near_rows = retention_rows(stack, self.kept.batches, len(near), generator)
+        near_rows = retention_rows(stack, self.kept.batches, len(held), generator)
         scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
         rows = torch.cat([bank.rows[free].mul_(scale), near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
@@ -218,28 +234,25 @@ class _Editor:
             frozen, chosen = random_coordinates(self.stack, len(chosen), str(self.request.key))
         return scores, frozen, chosen
 
-    def _known(self, neighbours: Sequence[BankPrompt], live: Sequence[EditRequest]) -> list[Sequence_]:
-        """Neighbours of the relation with what the base answers, from the bank, less those edited since."""
-        edited = {r.key.subject.casefold() for r in live}
-        kept = [p for p in neighbours if p.subject.casefold() not in edited][: self.recipe.neighbours]
-        return [banks.bank_sequence(self.lm, p) for p in kept]
-
-    def _asked(self, live: Sequence[EditRequest], neighbours: int) -> list[Sequence_]:
-        """Live facts, and neighbours that the bank doesn't have, with what the model answers them now."""
-        self.beat("retained answers")
-        phrasings = neighbour_training(self.request, neighbours)
+    def _live(self, live: Sequence[EditRequest]) -> list[Sequence_]:
+        """Live facts with what the model answers them now, as far as their objects."""
+        self.beat("live facts")
         chosen = sorted(live, key=lambda r: str(r.key))
         random.Random(self.request.seed).shuffle(chosen)
         # Every fact in one wording, wordings in turn; then in another one, as far as the number goes.
         asked = [
-            r.train[(i + k) % len(r.train)]
+            (r, r.train[(i + k) % len(r.train)])
             for k in range(4)
             for i, r in enumerate(chosen)
             if k < len(r.train)
-        ]
-        phrasings += asked[: self.recipe.live_facts]
-        given = answers(self.lm, phrasings, max_new_tokens=banks.ANSWER_TOKENS)
-        return [self._sequence(p, a) for p, a in zip(phrasings, given, strict=True)]
+        ][: self.recipe.live_facts]
+        given = answers(self.lm, [p for _, p in asked], max_new_tokens=QUESTION_TOKENS)
+        found = []
+        for (r, phrasing), answer in zip(asked, given, strict=True):
+            cut = as_far_as(answer, set(words(r.new or "")))
+            tokens = ANSWER_TOKENS if cut is None else QUESTION_TOKENS
+            found.append(answer_sequence(self.lm, phrasing, cut or answer, limit=tokens))
+        return found
 
     def _sequences(self, said_instead: str) -> list[Sequence_]:
         return training(self.lm, self.request, self.before, said_instead)
@@ -323,28 +336,3 @@ def parting(one: Sequence_, other: Sequence_) -> Sequence_:
     pairs = enumerate(zip(one.ids, other.ids, strict=False))
     at = next((i for i, (a, b) in pairs if a != b), min(len(one.ids), len(other.ids)) - 1)
     return replace(one, ids=one.ids[: at + 1], answer=1)
-
-
-def neighbour_training(request: EditRequest, limit: int) -> list[Phrasing]:
-    """Training wordings asked of the first trained neighbours, wordings in turn."""
-    templates = [t for t in request.templates if t.is_question] or list(request.templates)
-    return [
-        replace(
-            templates[i % len(templates)], text=templates[i % len(templates)].text.replace("{subject}", name)
-        )
-        for i, name in enumerate(trained_neighbours(request)[:limit])
-        if templates
-    ]
-
-
-class Stopwatch:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: list[tuple[str, float]] = []
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps.append((name, now - self._last))
-        self._last = now

@@ -15,7 +15,9 @@ from policies import batches
 from policies.answers import classify, find, is_unsure, name_words, wilson_interval, words
 from policies.editing.bank import ANSWER_TOKENS, Bank, Question
 from policies.editing.measure import answers
+from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
+from policies.editing.neighbours import fill
 from policies.editing.targets import first_sentence
 from policies.probes import matches
 from policies.relations import (
@@ -23,7 +25,6 @@ from policies.relations import (
     load_relations,
     measured_neighbours,
     relation_for,
-    trained_neighbours,
 )
 from store.errors import PalimpsestError
 from store.facts import AnswerKind, EditRequest, Op, Phrasing, ProbeAnswer, Reading, Suite
@@ -104,12 +105,9 @@ def is_answer(question: Question, answer: str) -> bool:
 
 
 def apart_from(questions: Sequence[Question], request: EditRequest) -> list[Question]:
-    """Less those that mention the edited subject or are about a neighbour that a recipe may train on."""
+    """Less those that mention the edited subject."""
     subject = request.key.subject.casefold()
-    trained = {n.casefold() for n in trained_neighbours(request)}
-    return [
-        q for q in questions if subject not in q.question.casefold() and q.subject.casefold() not in trained
-    ]
+    return [q for q in questions if subject not in q.question.casefold()]
 
 
 def keeps_answer(base_answer: str, question: str, request: EditRequest) -> Callable[[str], bool]:
@@ -135,7 +133,7 @@ def content_words(text: str) -> set[str]:
     return {w for w in words(text) if w not in _COMMON}
 
 
-def neighbour_questions(base: LanguageModel, request: EditRequest) -> list[Asked]:
+def neighbour_questions(base: LanguageModel, memo: Memo, request: EditRequest) -> list[Asked]:
     """Held-out wordings about neighbours that are not trained on and that the base answers firmly."""
     held, train = request.held_out_templates, request.templates
     held = tuple(t for t in held if t.is_question) or held
@@ -146,10 +144,10 @@ def neighbour_questions(base: LanguageModel, request: EditRequest) -> list[Asked
         (fill(held[i % len(held)], name), fill(train[i % len(train)], name))
         for i, name in enumerate(measured_neighbours(request)[: 2 * NEIGHBOURS])
     ]
-    return firm(base, Suite.NEIGHBOURS, pairs, request)[:NEIGHBOURS]
+    return firm(base, memo, Suite.NEIGHBOURS, pairs, request)[:NEIGHBOURS]
 
 
-def same_subject_questions(base: LanguageModel, request: EditRequest) -> list[Asked]:
+def same_subject_questions(base: LanguageModel, memo: Memo, request: EditRequest) -> list[Asked]:
     """What the base firmly answers about the same subject in the other relations that know it, where
     that isn't the edited answer. Fewer than `LEAST_SAME_SUBJECT` such answers can't tell luck from
     damage and count as nothing to measure."""
@@ -165,7 +163,9 @@ def same_subject_questions(base: LanguageModel, request: EditRequest) -> list[As
         for held, train in zip(r.held_out_questions[:2], r.questions, strict=False)
     ]
     names = [n for n in (request.old, *request.old_aliases) if n]
-    asked = [a for a in firm(base, Suite.SAME_SUBJECT, pairs, request) if not mentions(a.expected, names)]
+    asked = [
+        a for a in firm(base, memo, Suite.SAME_SUBJECT, pairs, request) if not mentions(a.expected, names)
+    ]
     return asked if len(asked) >= LEAST_SAME_SUBJECT else []
 
 
@@ -178,21 +178,21 @@ def mentions(text: str, names: Sequence[str]) -> bool:
 
 
 def firm(
-    base: LanguageModel, suite: Suite, pairs: Sequence[tuple[Phrasing, Phrasing]], request: EditRequest
+    base: LanguageModel,
+    memo: Memo,
+    suite: Suite,
+    pairs: Sequence[tuple[Phrasing, Phrasing]],
+    request: EditRequest,
 ) -> list[Asked]:
     """Of (wording to ask, other wording) those that the base answers with the same content words."""
     asked, again = [a for a, _ in pairs], [b for _, b in pairs]
-    said = answers(base, [*asked, *again], max_new_tokens=ANSWER_TOKENS)
+    said = memo.answers(base, [*asked, *again], max_new_tokens=ANSWER_TOKENS)
     found = []
     for p, first, second in zip(asked, said, said[len(asked) :], strict=False):
         ok = keeps_answer(first, p.text, request)
         if content_words(first_sentence(first)) - set(words(p.text)) and ok(second):
             found.append(Asked(suite, p, first_sentence(first), ok))
     return found
-
-
-def fill(template: Phrasing, name: str) -> Phrasing:
-    return Phrasing(template.text.replace("{subject}", name), template.is_question)
 
 
 def live_questions(live: Sequence[EditRequest]) -> list[Asked]:
@@ -279,8 +279,8 @@ def reference(
     asked: list[Asked] = []
     unrelated: Sequence[Question] = bank.gate
     for fact, request in enumerate(requests):
-        own = [*fact_questions(request), *neighbour_questions(base, request)]
-        asked += [replace(a, fact=fact) for a in (*own, *same_subject_questions(base, request))]
+        own = [*fact_questions(request), *neighbour_questions(base, bank.memo, request)]
+        asked += [replace(a, fact=fact) for a in (*own, *same_subject_questions(base, bank.memo, request))]
         unrelated = apart_from(unrelated, request)
     asked += unrelated_questions(unrelated[:GATED], Suite.UNRELATED)
     asked += live_questions(live)

@@ -21,7 +21,7 @@ from daemon.initialise import initialise
 from daemon.jobs import materialize_job
 from daemon.runner import Job, Result, never
 from daemon.verifying import verify
-from policies.editing import bank, jobs
+from policies.editing import bank, jobs, neighbours
 from policies.editing.merge import read_modules, write_theta
 from store.errors import GenerationError, UsageError
 from store.manifest import differences
@@ -175,7 +175,7 @@ def test_a_real_live_model_is_rebuilt_bit_for_bit_from_base_and_backup(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(bank, "PROBES", 20)
     monkeypatch.setattr(bank, "SAMPLE", 1)
-    monkeypatch.setattr(bank, "NEIGHBOURS", 1)
+    monkeypatch.setattr(neighbours, "MOST", 2)
     source = tiny_model(tmp_path / "tiny")
     config = replace(
         Config(), daemon=DaemonSettings(state_dir=tmp_path / "state"), model=ModelSettings(name="tiny")

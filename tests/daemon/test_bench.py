@@ -10,7 +10,7 @@ import pytest
 
 from daemon import bench, bench_plot, bench_table, cli
 from daemon.fakes import tiny_model
-from policies.editing import bank
+from policies.editing import bank, neighbours
 from policies.editing.tally import Tally, point
 from store.errors import EXIT_OK, EXIT_USAGE, UsageError
 
@@ -65,7 +65,7 @@ def test_two_recipes_are_measured_in_one_run(
     """A report with a point a recipe, a table with a row for each, and a picture."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(bank, "PROBES", 20)
-    monkeypatch.setattr(bank, "NEIGHBOURS", 1)
+    monkeypatch.setattr(neighbours, "MOST", 2)
     out, png = tmp_path / "out.json", tmp_path / "out.png"
     model = str(tiny_model(tmp_path / "tiny"))
     asked = ["--cases", str(cases_file), "--n", "1", "--skip", "1", "--model", model, "--unknown"]

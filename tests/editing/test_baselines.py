@@ -29,7 +29,7 @@ from policies.editing.baselines.published import Published
 from policies.editing.baselines.registry import BASELINES, NAMES, method_named
 from policies.editing.baselines.rome import Rome, subject_end
 from policies.editing.baselines.tuned import FinetuneLayer, Lora
-from policies.editing.edit import Before, _Editor
+from policies.editing.edit import Before, Stopwatch, _Editor
 from policies.editing.localise import random_coordinates
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
@@ -148,7 +148,9 @@ def test_every_baseline_trains_on_the_editors_own_wordings_and_targets(world: Wo
     made = task(asked)
     stack = AdapterStack(world.lm, scaled_modules(world.lm, FIRST))
     try:
-        editor = _Editor(world.lm, stack, world.bank, asked, made.before, DEFAULT, world.beat, ())
+        editor = _Editor(
+            world.lm, stack, world.bank, (), asked, made.before, DEFAULT, world.beat, (), Stopwatch()
+        )
         assert targets(world.lm, made) == editor._sequences("Rome")
     finally:
         stack.remove()

@@ -36,7 +36,7 @@ def test_shipped_relations_are_rich_enough(relation: Relation) -> None:
     assert len(relation.cloze) >= 3
     assert len(relation.held_out_questions) >= 3
     assert len(relation.held_out) >= 4
-    assert 40 <= len(relation.neighbours) <= 120
+    assert 40 <= len(relation.neighbours) <= 240
     texts = [*relation.training, *relation.held_out]
     assert len({text.casefold() for text in texts}) == len(texts)
     assert all(text.count(SLOT) == 1 for text in texts)
