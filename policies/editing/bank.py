@@ -34,6 +34,7 @@ SAMPLE = 12  # of each domain, before the best known domains get the rest
 PROBE_ROWS = 900
 ANSWER_TOKENS = 12
 FIRST_SEED = 20_240_817
+SAID = "said.json"
 
 Beat = Callable[[str], None]
 
@@ -123,14 +124,19 @@ def load_or_build(
     base_sha256: str,
     beat: Beat,
 ) -> Bank:
-    """The bank in `cache`, taken from `shared` or built; a build is written to both."""
-    if not (cache / "bank.json").exists():
-        built = shared / key(lm, modules, base_sha256)
+    """The bank in `cache`, taken from `shared` or built; a build is written to both. What `cache` knows of
+    another base goes."""
+    named, told = key(lm, modules, base_sha256), cache / "bank.key"
+    if not told.exists() or told.read_text("ascii") != named:
+        built = shared / named
         if not (built / "bank.json").exists():
             write(built, build(lm, modules, beat))
         cache.mkdir(parents=True, exist_ok=True)
+        told.unlink(missing_ok=True)
+        (cache / SAID).unlink(missing_ok=True)
         for name in ("rows.safetensors", "bank.json"):
             shutil.copyfile(built / name, cache / name)
+        told.write_text(named, "ascii")
     return read(cache)
 
 
@@ -261,5 +267,5 @@ def read(folder: Path) -> Bank:
         rows,
         tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["gate"]),
         tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["report"]),
-        Memo(folder / "said.json"),
+        Memo(folder / SAID),
     )

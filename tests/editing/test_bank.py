@@ -1,7 +1,12 @@
 """What of the bank may hold an edit back, and what may never be in it."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from policies.editing import bank
+from policies.editing.architectures import scaled_modules
 from policies.editing.bank import Bank, BankPrompt, Question
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel
@@ -49,6 +54,26 @@ def test_a_bank_apart_from_facts_asks_for_none_of_them() -> None:
     left = BANK.apart_from([("In Cy, what is the capital?", "Cork"), ("Whose sum is four?", "two")])
     assert [p.subject for p in left.prompts] == ["Ada", "Bo", "Cy"]
     assert left.rows[:, 0].tolist() == [1.0, 2.0, 4.0]
+
+
+def test_what_a_cache_knows_of_another_base_goes(
+    tiny: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second `init` under the same name: its bank is taken, the remembered answers are forgotten."""
+    monkeypatch.setattr(bank, "PROBES", 10)
+    monkeypatch.setattr(bank, "SAMPLE", 1)
+    modules, cache = scaled_modules(tiny, 2), tmp_path / "cache"
+
+    def again(base: str) -> Bank:
+        return bank.load_or_build(tiny, modules, tmp_path / "shared", cache, base, lambda _stage: None)
+
+    first = again("one")
+    first.memo.answers(tiny, [Phrasing("Where is Ada?", True)], max_new_tokens=2)
+    assert again("one").prompts == first.prompts
+    assert (cache / bank.SAID).exists()
+    again("two")
+    assert not (cache / bank.SAID).exists()
+    assert len(list((tmp_path / "shared").iterdir())) == 2
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:
