@@ -262,9 +262,11 @@ def write(folder: Path, bank: Bank) -> None:
 def read(folder: Path) -> Bank:
     record = json.loads((folder / "bank.json").read_text("utf-8"))
     rows = load_file(folder / "rows.safetensors")["rows"]
+    # Earlier banks held neighbours too, a relation as fourth item; gates may ask for those.
+    probes = [i for i, p in enumerate(record["prompts"]) if not any(p[3:])]
     return Bank(
-        tuple(BankPrompt(*p[:3]) for p in record["prompts"]),
-        rows,
+        tuple(BankPrompt(*record["prompts"][i][:3]) for i in probes),
+        rows[probes],
         tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["gate"]),
         tuple(Question(q, s, a, tuple(x)) for q, s, a, x in record["report"]),
         Memo(folder / SAID),

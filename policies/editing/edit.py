@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from policies.answers import classify, words
+from policies.answers import classify
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
@@ -22,7 +22,7 @@ from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Probl
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding
-from policies.editing.neighbours import QUESTION_TOKENS, Told, around, as_far_as, told_sequence
+from policies.editing.neighbours import QUESTION_TOKENS, Told, around, told_sequence, up_to
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief, new_targets, widened
@@ -249,7 +249,7 @@ class _Editor:
         given = answers(self.lm, [p for _, p in asked], max_new_tokens=QUESTION_TOKENS)
         found = []
         for (r, phrasing), answer in zip(asked, given, strict=True):
-            cut = as_far_as(answer, set(words(r.new or "")))
+            cut = up_to(answer, r.new) if r.new else None
             tokens = ANSWER_TOKENS if cut is None else QUESTION_TOKENS
             found.append(answer_sequence(self.lm, phrasing, cut or answer, limit=tokens))
         return found

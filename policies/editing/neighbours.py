@@ -133,6 +133,12 @@ def fill(template: Phrasing, name: str) -> Phrasing:
     return Phrasing(template.text.replace("{subject}", name), template.is_question)
 
 
+def up_to(text: str, name: str) -> str | None:
+    """`text` up to the end of `name`, None where it isn't said."""
+    said = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
+    return text[: said.end()] if said else None
+
+
 def as_far_as(text: str, objects: set[str]) -> str | None:
     """`text` up to the end of the first name with a word of `objects` in it, None where there is none. Words
     in small letters are no names."""

@@ -1,5 +1,6 @@
 """What of the bank may hold an edit back, and what may never be in it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,18 @@ def test_what_a_cache_knows_of_another_base_goes(
     again("two")
     assert not (cache / bank.SAID).exists()
     assert len(list((tmp_path / "shared").iterdir())) == 2
+
+
+def test_a_bank_from_before_goes_on_without_its_neighbours(tmp_path: Path) -> None:
+    """Prompts with a relation, which earlier banks had, are left out with their rows."""
+    bank.write(tmp_path, BANK)
+    file = tmp_path / "bank.json"
+    record = json.loads(file.read_text("utf-8"))
+    record["prompts"] = [[*p, "capital" if "capital" in p[0] else ""] for p in record["prompts"]]
+    file.write_text(json.dumps(record), "utf-8")
+    found = bank.read(tmp_path)
+    assert [p.subject for p in found.prompts] == ["two", "Ada", "Cy"]
+    assert found.rows[:, 0].tolist() == [0.0, 1.0, 4.0]
 
 
 def test_an_answer_is_the_same_alone_and_among_others(tiny: LanguageModel) -> None:

@@ -11,7 +11,7 @@ from policies.editing.bank import Bank, Question
 from policies.editing.measure import answers
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import ROUND, Told, around, as_far_as, ask_about, asked_about, told
+from policies.editing.neighbours import ROUND, Told, around, as_far_as, ask_about, asked_about, told, up_to
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
 QUESTION, CLOZE = Phrasing("Where is {subject}?", True), Phrasing("{subject} is in", False)
@@ -36,6 +36,13 @@ QUESTION, CLOZE = Phrasing("Where is {subject}?", True), Phrasing("{subject} is 
 def test_an_answer_is_cut_off_after_its_object(text: str, objects: set[str], kept: str | None) -> None:
     """The whole name stays, what follows goes; an answer that never comes to an object is none."""
     assert as_far_as(text, objects) == kept
+
+
+def test_a_live_facts_answer_is_cut_off_after_its_object() -> None:
+    """Whole words in any case; an answer without the object has no such end."""
+    assert up_to("She plays the grand Piano, and well.", "grand piano") == "She plays the grand Piano"
+    assert up_to("She lives in Romeo's Rome.", "Rome") == "She lives in Romeo's Rome"
+    assert up_to("She lives in Oslo.", "Rome") is None
 
 
 def test_answers_that_two_wordings_give_come_first() -> None:
