@@ -68,7 +68,14 @@ def test_an_edit_is_two_adapters_that_move_toward_their_goals(tiny: LanguageMode
     assert bool(deltas.unlearn.any())
     assert bool(deltas.learn.any())
     assert weights(tiny) == before, "edit computes deltas; it must leave the model as it was"
-    assert {s for s, _ in deltas.seconds} == {"localise", "prepare", "unlearn", "check", "learn"}
+    assert {s for s, _ in deltas.seconds} == {
+        "neighbours",
+        "localise",
+        "prepare",
+        "unlearn",
+        "check",
+        "learn",
+    }
     assert deltas.scores[0].effect is not None, "the strongest module is checked by patching"
 
 
