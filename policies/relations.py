@@ -6,7 +6,7 @@ generic ones made from a relation's bare name. Doesn't know the ledger, or how a
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -165,6 +165,10 @@ def measured_neighbours(request: EditRequest) -> tuple[str, ...]:
     """Every other one of the best known: only ever asked, so that keeping the trained ones can't pass for
     keeping all."""
     return request.neighbours[1 : 2 * MEASURED : 2]
+
+
+def fill(template: Phrasing, subject: str) -> Phrasing:
+    return replace(template, text=template.text.replace(SLOT, subject))
 
 
 def is_question(text: str) -> bool:

@@ -18,8 +18,8 @@ from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
 from policies.editing.packing import Sequence_
-from policies.editing.targets import first_sentence
-from policies.relations import relation_key, trained_neighbours
+from policies.editing.targets import find_name, first_sentence
+from policies.relations import fill, relation_key, trained_neighbours
 from store.facts import EditRequest, Phrasing
 
 QUESTION_TOKENS = 20
@@ -129,13 +129,9 @@ def asked_about(names: Sequence[str], templates: Sequence[Phrasing]) -> list[Abo
     return [(n, pick(questions, n), pick(clozes, n)) for n in names] if templates else []
 
 
-def fill(template: Phrasing, name: str) -> Phrasing:
-    return Phrasing(template.text.replace("{subject}", name), template.is_question)
-
-
 def up_to(text: str, name: str) -> str | None:
     """`text` up to the end of `name`, None where it isn't said."""
-    said = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
+    said = find_name(name, text)
     return text[: said.end()] if said else None
 
 

@@ -17,11 +17,11 @@ from policies.editing.bank import ANSWER_TOKENS, Bank, Question
 from policies.editing.measure import answers
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import fill
 from policies.editing.targets import first_sentence
 from policies.probes import matches
 from policies.relations import (
     Relation,
+    fill,
     load_relations,
     measured_neighbours,
     relation_for,
@@ -142,7 +142,7 @@ def neighbour_questions(base: LanguageModel, memo: Memo, request: EditRequest) -
         return []
     pairs = [
         (fill(held[i % len(held)], name), fill(train[i % len(train)], name))
-        for i, name in enumerate(measured_neighbours(request)[: 2 * NEIGHBOURS])
+        for i, name in enumerate(measured_neighbours(request))
     ]
     return firm(base, memo, Suite.NEIGHBOURS, pairs, request)[:NEIGHBOURS]
 
@@ -155,10 +155,7 @@ def same_subject_questions(base: LanguageModel, memo: Memo, request: EditRequest
     own = relation_for(request.key.relation, relations).name
     others = {r.name: r for r in relations.values() if r.name != own and knows(r, subject)}
     pairs = [
-        (
-            Phrasing(held.replace("{subject}", subject), True),
-            Phrasing(train.replace("{subject}", subject), True),
-        )
+        (fill(Phrasing(held, True), subject), fill(Phrasing(train, True), subject))
         for _, r in sorted(others.items())
         for held, train in zip(r.held_out_questions[:2], r.questions, strict=False)
     ]

@@ -29,6 +29,11 @@ _NAME = re.compile(
 LONGEST_LEAD = 60  # characters of the model's own sentence before the object; longer ones ramble
 
 
+def find_name(name: str, text: str) -> re.Match[str] | None:
+    """Where `text` first says `name`, as whole words in any case."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
+
+
 def first_sentence(text: str) -> str:
     return _SENTENCE_END.split(text.strip(), maxsplit=1)[0].strip()
 
@@ -61,7 +66,7 @@ def _lead(answer: str, subject: str, old_names: Sequence[str]) -> str | None:
     sentence = first_sentence(answer)
     masked = re.sub(re.escape(subject), lambda m: "\0" * len(m.group()), sentence, flags=re.IGNORECASE)
     for name in old_names:
-        found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", masked, flags=re.IGNORECASE)
+        found = find_name(name, masked)
         if found and found.start() <= LONGEST_LEAD:
             return sentence[: found.start()]
     return None

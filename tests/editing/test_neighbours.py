@@ -1,18 +1,20 @@
 """What of an answer about another subject is kept: as far as the object, and firm ones first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from policies.editing import memo
 from policies.editing.bank import Bank, Question
 from policies.editing.measure import answers
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
 from policies.editing.neighbours import ROUND, Told, around, as_far_as, ask_about, asked_about, told, up_to
-from store.facts import EditRequest, FactKey, Op, Phrasing
+from store.facts import FactKey, Phrasing
+from tests.editing.families import request
 
 QUESTION, CLOZE = Phrasing("Where is {subject}?", True), Phrasing("{subject} is in", False)
 
@@ -60,7 +62,6 @@ def test_answers_that_two_wordings_give_come_first() -> None:
     }
     asked = asked_about(["Ada", "Bo", "Cy", "Di"], [QUESTION, CLOZE])
     given = [(said[question.text], said[cloze.text]) for _, question, cloze in asked]
-    bo = Phrasing("Where is Bo?", True)
     bo, ada, di = (next(q for name, q, _ in asked if name == n) for n in ("Bo", "Ada", "Di"))
     cy = next(q for name, q, _ in asked if name == "Cy")
     assert told(asked, given) == [
@@ -86,9 +87,9 @@ def test_a_names_wordings_dont_depend_on_the_other_names() -> None:
 def test_names_are_asked_in_rounds_until_enough_are_sure(tiny: LanguageModel, tmp_path: Path) -> None:
     """A first round that says enough is the only one; what was asked is never asked again."""
     stages: list[str] = []
-    memo = Memo(tmp_path / "said.json")
+    remembered = Memo(tmp_path / "said.json")
     names = [f"Name{i}" for i in range(ROUND + 3)]
-    first = ask_about(tiny, memo, names, [QUESTION, CLOZE], 0, stages.append)
+    first = ask_about(tiny, remembered, names, [QUESTION, CLOZE], 0, stages.append)
     assert {t.subject for t in first} <= set(names[:ROUND])
     again: list[str] = []
     assert ask_about(tiny, Memo(tmp_path / "said.json"), names, [QUESTION, CLOZE], 0, again.append) == first
@@ -96,37 +97,18 @@ def test_names_are_asked_in_rounds_until_enough_are_sure(tiny: LanguageModel, tm
     assert not again
 
 
-class Canned(Memo):
-    """A base that says the same of everybody."""
+def test_facts_that_are_live_judged_or_measured_are_not_kept(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live fact of another relation is no reason to leave its subject out."""
 
-    def answers(
-        self,
-        base: LanguageModel,
-        phrasings: Sequence[Phrasing],
-        *,
-        max_new_tokens: int,
-        on_batch: Callable[[int], None] = lambda done: None,
-    ) -> list[str]:
+    def same_of_everybody(_base: LanguageModel, phrasings: Sequence[Phrasing], **_how: object) -> list[str]:
         return [f"{'I say ' if p.is_question else ''}Rome, yes" for p in phrasings]
 
-
-def test_facts_that_are_live_judged_or_measured_are_not_kept(tiny: LanguageModel) -> None:
-    """A live fact of another relation is no reason to leave its subject out."""
-    judged = (Question("What is the capital of Italy?", "Italy", "Rome", ()),)
-    bank = Bank((), torch.zeros(0, 1), judged, (), Canned())
-    asked = EditRequest(
-        key=FactKey("Ada", "place"),
-        op=Op.UPSERT,
-        new="Bern",
-        new_aliases=(),
-        old="Oslo",
-        old_aliases=(),
-        train=(QUESTION, CLOZE),
-        held_out=(),
-        templates=(QUESTION, CLOZE),
-        held_out_templates=(),
-        neighbours=("Bo", "Measured", "Italy", "Measured too", "Cy", "Measured as well", "Di"),
-    )
+    monkeypatch.setattr(memo, "answers", same_of_everybody)
+    bank = Bank((), torch.zeros(0, 1), (Question("What is the capital of Italy?", "Italy", "Rome", ()),), ())
+    names = ("Bo", "Measured", "Italy", "Measured too", "Cy", "Measured as well", "Di")
+    asked = replace(request(), templates=(QUESTION, CLOZE), neighbours=names)
     live = (
         replace(asked, key=FactKey("Bo", "Place")),
         replace(asked, key=FactKey("Cy", "mother")),
