@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from policies.answers import classify
+from policies.answers import classify, words
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
@@ -25,26 +25,17 @@ from policies.editing.model import LanguageModel, fit_dtype, holding
 from policies.editing.neighbours import QUESTION_TOKENS, Told, around, told_sequence, up_to
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
 from policies.editing.packing import Sequence_, chunks
-from policies.editing.targets import UNSURE, belief, new_targets, widened
+from policies.editing.targets import UNSURE, belief
+from policies.editing.wordings import Before, old_names, parting, wordings
 from policies.recipe import Recipe
 from policies.relations import trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
 
 Beat = Callable[[str], None]
 BELIEF_TOKENS = 20
-TARGET_TOKENS = 48
 LOCALISED = 4  # wordings that localisation looks at
 CHECK = "check"  # the stage between the two that measures instead of editing
 KNOWN_SHARE = 0.75  # of the training and of the held-out phrasings; a base seldom gets all wordings right
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What the model said before the edit, phrasing by phrasing, and what it believed."""
-
-    answers: dict[Phrasing, str]
-    old: str | None
-    known: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +162,8 @@ class _Editor:
         # What the metric and the kept answers are relative to is the generation before the edit.
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
         held = mixed(self._live(live), [told_sequence(lm, t) for t in near])
+        objects = frozenset(w for t in near if t.sure > 1 for w in words(t.object))
+        self.wordings = wordings(lm, request, before, request.new or UNSURE, objects)
         self.kept = kept(stack, held, self.said)
         generator = torch.Generator().manual_seed(request.seed)
         near_rows = retention_rows(stack, self.kept.batches, len(held), generator)
@@ -254,8 +247,8 @@ class _Editor:
             found.append(answer_sequence(self.lm, phrasing, cut or answer, limit=tokens))
         return found
 
-    def _sequences(self, said_instead: str) -> list[Sequence_]:
-        return training(self.lm, self.request, self.before, said_instead)
+    def _sequences(self, said: str) -> list[Sequence_]:
+        return [w.tokens(self.lm, said) for w in self.wordings]
 
     def _wanted(self, said: str) -> Answers:
         return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal)
@@ -302,37 +295,7 @@ class _Editor:
         return torch.tensor(sorted(set(ids)), dtype=torch.long)
 
 
-def old_names(request: EditRequest, before: Before) -> list[str]:
-    """What the old answer is called. A model that half knows the new one may believe in that already."""
-    new = {n.casefold() for n in (request.new, *request.new_aliases) if n}
-    named = (before.old, request.old, *request.old_aliases)
-    return list(dict.fromkeys(n for n in named if n and n.casefold() not in new))
-
-
-def phrased(request: EditRequest, before: Before, said_instead: str) -> list[tuple[Phrasing, str]]:
-    """Training wordings, each with its target: `said_instead` as the object. They are mixed so that any
-    run of them samples all."""
-    said = {p.text: a for p, a in before.answers.items()}
-    names = old_names(request, before)
-    targets = new_targets(request.train, said, request.key.subject, said_instead, names)
-    asked = widened(request.train)
-    return [(p, targets[i]) for p, i in (*asked[::2], *asked[1::2])]
-
-
-def training(lm: LanguageModel, request: EditRequest, before: Before, said_instead: str) -> list[Sequence_]:
-    """`phrased` as tokens."""
-    pairs = phrased(request, before, said_instead)
-    return [answer_sequence(lm, p, target, limit=TARGET_TOKENS) for p, target in pairs]
-
-
 def mixed(one: Sequence[Sequence_], other: Sequence[Sequence_]) -> list[Sequence_]:
     """Both in turn, so that the first batch of them, all that a coarse step sees, samples either."""
     pairs = itertools.zip_longest(one, other)
     return [s for pair in pairs for s in pair if s is not None]
-
-
-def parting(one: Sequence_, other: Sequence_) -> Sequence_:
-    """`one` up to the first token that `other` doesn't share, which alone is scored."""
-    pairs = enumerate(zip(one.ids, other.ids, strict=False))
-    at = next((i for i, (a, b) in pairs if a != b), min(len(one.ids), len(other.ids)) - 1)
-    return replace(one, ids=one.ids[: at + 1], answer=1)

@@ -18,7 +18,7 @@ from policies.editing import bank as banks
 from policies.editing import latent, merge
 from policies.editing.architectures import ScaledModule, first_editable_layer, scaled_modules
 from policies.editing.bank import Question
-from policies.editing.edit import BELIEF_TOKENS, Before, Deltas, Stopwatch, ask_before, edit
+from policies.editing.edit import BELIEF_TOKENS, Deltas, Stopwatch, ask_before, edit
 from policies.editing.fit import NoProgressError
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, NotFiniteError, load, swapped
@@ -31,6 +31,7 @@ from policies.editing.suites import (
     refusals,
     unrelated_questions,
 )
+from policies.editing.wordings import Before
 from policies.probes import load_texts
 from policies.recipe import Recipe, recipe_named
 from policies.relations import shown_wording

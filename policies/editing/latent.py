@@ -18,12 +18,12 @@ from itertools import count
 import torch
 
 from policies.editing.bank import answer_sequence
-from policies.editing.edit import TARGET_TOKENS, Before, old_names
 from policies.editing.measure import continuations
 from policies.editing.model import LanguageModel, chat_ids, decode
 from policies.editing.objectives import batches, logprobs
 from policies.editing.packing import Sequence_
-from policies.editing.targets import UNSURE, new_targets
+from policies.editing.targets import UNSURE, borrowed, own_leads
+from policies.editing.wordings import TARGET_TOKENS, Before, old_names
 from policies.latent import Pressed, Said, gives_old, is_measurable, kind_of, pressed
 from store.facts import EditRequest, Latent, LatentAnswer, LatentReading, Phrasing
 
@@ -88,14 +88,15 @@ def probes(lm: LanguageModel, request: EditRequest, before: Before) -> Probes | 
         return None
     old, instead = request.old or "", request.new or UNSURE
     answers = {p.text: answer for p, answer in before.answers.items()}
-    blank = new_targets(request.train, answers, request.key.subject, "", old_names(request, before))
-    leads = [text.removesuffix(".") for text in blank]
+    own = own_leads(request.train, answers, request.key.subject, old_names(request, before))
+    cloze = borrowed(request.train, own)[-1]
+    begun = [cloze if lead is None else lead for lead in own]
     places = [
         place
-        for p, lead in zip(request.train, leads, strict=True)
+        for p, lead in zip(request.train, begun, strict=True)
         if (place := _place(lm, p, lead, old, instead, parts_from_new=request.new is not None))
     ]
-    said = [Said(p.text, lead) for p, lead in zip(request.train, leads, strict=True) if p.is_question]
+    said = [Said(p.text, lead) for p, lead in zip(request.train, begun, strict=True) if p.is_question]
     free = [_free(lm, one) for one in pressed(request, said, UNSURE)]
     return Probes(request, tuple(places), (*free, *_starts(lm, places)))
 

@@ -37,12 +37,13 @@ About = tuple[str, Phrasing, Phrasing]  # a subject, a question and a cloze abou
 @dataclass(frozen=True, slots=True)
 class Told:
     """What is answered about `subject`. `sure` 2: it ends with an object that a cloze about the subject gave
-    too; 1: with one that clozes about others gave; 0: no object was found in it."""
+    too; 1: with one that clozes about others gave; 0: no object was found in it. `object`: that one."""
 
     subject: str
     phrasing: Phrasing
     answer: str
     sure: int
+    object: str = ""
 
 
 def around(
@@ -110,10 +111,10 @@ def told(asked: Sequence[About], given: Sequence[tuple[str, str]]) -> list[Told]
     shared = {w for w, n in Counter(w for found in named for w in found).items() if n > 1}
     found: list[Told] = []
     for (subject, question, _), (answer, _), own in zip(asked, given, named, strict=True):
-        cut = as_far_as(answer, (own | shared) - set(words(question.text)))
-        sure = 0 if cut is None else 2 if set(words(cut)) & own else 1
+        cut, name = as_far_as(answer, (own | shared) - set(words(question.text)))
+        sure = 0 if not cut else 2 if set(words(cut)) & own else 1
         if kept := cut or first_sentence(answer):
-            found.append(Told(subject, question, kept, sure))
+            found.append(Told(subject, question, kept, sure, name))
     return sorted(found, key=lambda t: -t.sure)
 
 
@@ -135,19 +136,19 @@ def up_to(text: str, name: str) -> str | None:
     return text[: said.end()] if said else None
 
 
-def as_far_as(text: str, objects: set[str]) -> str | None:
-    """`text` up to the end of the first name with a word of `objects` in it, None where there is none. Words
-    in small letters are no names."""
-    end = None
+def as_far_as(text: str, objects: set[str]) -> tuple[str, str]:
+    """`text` up to the end of the first name with a word of `objects` in it, and that name; empty where there
+    is none. Words in small letters are no names."""
+    begin = end = None
     for start, stop, raw in _spans(text):
         if end is None:
             if not raw[0].islower() and set(words(raw)) & objects:
-                end = stop
+                begin, end = start, stop
         elif raw[0].isupper() and text[end:start].strip() == "":
             end = stop  # the name goes on: "Mexico City"
         else:
             break
-    return None if end is None else text[:end]
+    return ("", "") if end is None else (text[:end], text[begin:end])
 
 
 def _names(text: str, prompt: str) -> set[str]:

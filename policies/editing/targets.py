@@ -26,7 +26,9 @@ _SENTENCE_END = re.compile(r"(?<=[^.\s]{2})[.!?](?:\s|$)|\n")
 _NAME = re.compile(
     r"[^\s,.;:!?()\"]+(?: (?:(?:of|de|da|the|and|del|la|le|du)\s)?[A-Z0-9][^\s,.;:!?()\"]*){0,4}"
 )
-LONGEST_LEAD = 60  # characters of the model's own sentence before the object; longer ones ramble
+_WORD = re.compile(r"\w[\w'’.-]*\w|\w")
+LONGEST_LEAD = 80  # characters of the model's own sentence before the object; longer ones ramble
+BORROWED = 3  # other questions' leads that a question without its own may take
 
 
 def find_name(name: str, text: str) -> re.Match[str] | None:
@@ -38,37 +40,67 @@ def first_sentence(text: str) -> str:
     return _SENTENCE_END.split(text.strip(), maxsplit=1)[0].strip()
 
 
-def new_targets(
-    train: Sequence[Phrasing], answers: Mapping[str, str], subject: str, new: str, old_names: Sequence[str]
-) -> list[str]:
-    """The target of each training phrasing; it ends with the new object.
+def own_leads(
+    train: Sequence[Phrasing],
+    answers: Mapping[str, str],
+    subject: str,
+    old_names: Sequence[str],
+    objects: frozenset[str] = frozenset(),
+) -> list[str | None]:
+    """What the model itself says before the object in answer to each training phrasing; None where its answer
+    can't be used for that. A cloze is continued by the object, so nothing is said before it.
 
-    A cloze is continued by the object. A question is answered by the model's own sentence with the
-    old object swapped for the new one, since what the model says anyway needs no change; where that
-    sentence can't be used, by a training cloze completed, else by the object alone. The full stop
-    is part of it: a sentence that goes on may still come to the old object ("Germany, not France").
+    The object is the old one, or whichever other name that has one of the words `objects`: what the model
+    says anyway needs no change, whatever it then names.
     """
-    clozes = [p.text for p in train if not p.is_question]
-    fallback = f"{clozes[0]} {new}" if clozes else new
-    targets = []
-    for phrasing in train:
-        if not phrasing.is_question:
-            targets.append(new)
-            continue
-        lead = _lead(answers.get(phrasing.text, ""), subject, old_names)
-        said = fallback if lead is None else lead + new
-        targets.append(said if said.endswith(".") else said + ".")
-    return targets
+    return [
+        _lead(answers.get(p.text, ""), p.text, subject, old_names, objects) if p.is_question else ""
+        for p in train
+    ]
 
 
-def _lead(answer: str, subject: str, old_names: Sequence[str]) -> str | None:
-    """What the model says before it names the old object; None when that is no use."""
+def borrowed(train: Sequence[Phrasing], own: Sequence[str | None]) -> list[str]:
+    """Leads for the other questions: those of several questions first, then a training cloze; nothing, where
+    there is none of them. One that names something else ("a museum in Paris,") isn't lent."""
+    asked = {w for p in train for w in words(p.text)}
+    of_questions = [
+        lead
+        for p, lead in zip(train, own, strict=True)
+        if p.is_question and lead is not None and asked.issuperset(_names(lead))
+    ]
+    said = [lead for lead, _ in Counter(of_questions).most_common(BORROWED)]
+    return [*said, next((f"{p.text} " for p in train if not p.is_question), "")]
+
+
+def _names(lead: str) -> set[str]:
+    """Words that begin with a capital letter, but for the first."""
+    begun = [m.group() for m in _WORD.finditer(lead)][1:]
+    return {w for raw in begun if raw[0].isupper() for w in words(raw)}
+
+
+def completed(lead: str, phrasing: Phrasing, said: str) -> str:
+    """The target: it ends with the object. The full stop of a sentence is part of it: one that goes on may
+    still come to the old object ("Germany, not France")."""
+    text = lead + said
+    return f"{text}." if phrasing.is_question and not text.endswith(".") else text
+
+
+def _lead(
+    answer: str, question: str, subject: str, old_names: Sequence[str], objects: frozenset[str]
+) -> str | None:
+    """What the model says before it names an object; None when that is no use."""
     sentence = first_sentence(answer)
     masked = re.sub(re.escape(subject), lambda m: "\0" * len(m.group()), sentence, flags=re.IGNORECASE)
-    for name in old_names:
-        found = find_name(name, masked)
-        if found and found.start() <= LONGEST_LEAD:
-            return sentence[: found.start()]
+    found = [at.span() for name in old_names if (at := find_name(name, masked))] or [
+        m.span()
+        for m in _WORD.finditer(masked)
+        if not m.group()[0].islower() and set(words(m.group())) & (objects - set(words(question)))
+    ]
+    for start, end in found:
+        lead, rest = sentence[:start], masked[end:].strip()
+        # A sentence about something else ("The capital of France is Paris") is no frame for this fact.
+        if start <= LONGEST_LEAD and (subject.casefold() in lead.casefold() or not rest[:1].isalnum()):
+            return lead
     return None
 
 

@@ -20,9 +20,10 @@ from daemon.fakes import random_model
 from policies.editing import merge
 from policies.editing.architectures import ScaledModule, scaled_modules
 from policies.editing.bank import Bank, BankPrompt, answer_sequence, bank_rows
-from policies.editing.edit import Before, Deltas, edit
+from policies.editing.edit import Deltas, edit
 from policies.editing.model import LanguageModel, load
 from policies.editing.objectives import batches, token_logprobs
+from policies.editing.wordings import Before
 from policies.recipe import DEFAULT, Recipe
 from store.facts import EditRequest, FactKey, Op, Phrasing
 

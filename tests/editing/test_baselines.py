@@ -29,11 +29,12 @@ from policies.editing.baselines.published import Published
 from policies.editing.baselines.registry import BASELINES, NAMES, method_named
 from policies.editing.baselines.rome import Rome, subject_end
 from policies.editing.baselines.tuned import FinetuneLayer, Lora
-from policies.editing.edit import Before, Stopwatch, _Editor
+from policies.editing.edit import Stopwatch, _Editor
 from policies.editing.localise import random_coordinates
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
 from policies.editing.targets import UNSURE
+from policies.editing.wordings import Before
 from policies.recipe import DEFAULT, RECIPES
 from store.errors import UsageError
 from store.facts import EditRequest, FactKey, Op, Phrasing

@@ -12,9 +12,10 @@ from policies.editing import edit as editor
 from policies.editing import merge
 from policies.editing.architectures import scaled_modules
 from policies.editing.bank import Bank, BankPrompt, bank_rows
-from policies.editing.edit import Before, Deltas, ask_before, edit
+from policies.editing.edit import Deltas, ask_before, edit
 from policies.editing.fit import NoProgressError
 from policies.editing.model import LanguageModel, load
+from policies.editing.wordings import Before
 from policies.recipe import DEFAULT, RECIPES, recipe_named
 from store.errors import ConfigError
 from store.facts import EditRequest, FactKey, Op, Phrasing, Reading

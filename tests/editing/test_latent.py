@@ -8,9 +8,9 @@ import torch
 
 from policies.editing import latent, merge
 from policies.editing.architectures import scaled_modules
-from policies.editing.edit import Before
 from policies.editing.jobs import left_behind
 from policies.editing.model import LanguageModel, chat_ids, decode, load, prompt_ids
+from policies.editing.wordings import Before
 from store.facts import AnswerKind, EditRequest, Latent, LatentReading, Op, Phrasing
 from tests.editing.test_edit import FIRST, make_edit, request
 

@@ -17,11 +17,11 @@ from transformers.pytorch_utils import Conv1D
 from policies.editing import merge
 from policies.editing.architectures import ScaledModule, scaled_module, template_for
 from policies.editing.bank import Bank
-from policies.editing.edit import Before, training
 from policies.editing.jobs import check_unlearned, folded_weights
 from policies.editing.model import LanguageModel, layers_attribute, swapped
 from policies.editing.objectives import Batch, token_logprobs
 from policies.editing.packing import Sequence_
+from policies.editing.wordings import Before, wordings
 from store.facts import EditRequest, Phrasing, Reading
 
 
@@ -111,7 +111,8 @@ def in_force(lm: LanguageModel, state: State) -> AbstractContextManager[None]:
 
 def targets(lm: LanguageModel, task: Task) -> list[Sequence_]:
     """The wordings that the editor trains on with the new object, as tokens, in the editor's own order."""
-    return training(lm, task.request, task.before, task.request.new or "")
+    new = task.request.new or ""
+    return [w.tokens(lm, new) for w in wordings(lm, task.request, task.before, new)]
 
 
 def likelihood(lm: LanguageModel, batches: Sequence[Batch], first: int) -> torch.Tensor:

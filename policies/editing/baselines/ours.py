@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from policies.editing import merge
 from policies.editing.baselines.method import Edited, Fact, Task, World, doubt_now
-from policies.editing.edit import edit, phrased
+from policies.editing.edit import edit
+from policies.editing.targets import completed
 from policies.recipe import Recipe
 from store.facts import Op, Reading
 
@@ -78,5 +79,5 @@ def sentence(task: Task) -> str:
     cloze = next((p.text for p in task.request.train if not p.is_question), None)
     if cloze is not None:
         return f"{cloze} {new}."
-    question, answer = phrased(task.request, task.before, new)[0]
-    return f"{question.text} {answer}"
+    question = task.request.train[0]
+    return f"{question.text} {completed('', question, new)}"

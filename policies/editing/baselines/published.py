@@ -26,11 +26,12 @@ from policies.editing.baselines.method import (
     likelihood,
     projections,
 )
-from policies.editing.edit import CHECK, Stopwatch, training
+from policies.editing.edit import CHECK, Stopwatch
 from policies.editing.localise import localise
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
 from policies.editing.targets import UNSURE
+from policies.editing.wordings import wordings
 
 LEAST = 1e-3
 
@@ -95,7 +96,8 @@ class Published:
 
     def _train(self, world: World, stack: AdapterStack, task: Task, said: str, steps: int) -> torch.Tensor:
         """Log scales (P,) of one stage, which is left in force."""
-        made = batches(world.lm, training(world.lm, task.request, task.before, said), stack.first, tokens=1)
+        said_by = wordings(world.lm, task.request, task.before, said)
+        made = batches(world.lm, [w.tokens(world.lm, said) for w in said_by], stack.first, tokens=1)
         stack.set(STAGE, torch.zeros(stack.size))
         scales = [layer.ia3_l[STAGE] for layer in stack.layers]
         optimiser = torch.optim.Adam(scales, lr=self.lr)

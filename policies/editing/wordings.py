@@ -1,0 +1,96 @@
+"""What an edit trains on: wordings of its fact, each with the words that lead to the object.
+
+The less a target differs from what the model says anyway, the smaller the edit: a wording keeps the model's
+own sentence as far as the object, and where there is none that can be used, it takes that of another wording
+which the model would most readily say. Knows targets, tokens and how far they are; doesn't know steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from policies.editing.bank import answer_sequence
+from policies.editing.model import LanguageModel
+from policies.editing.objectives import batches, margins, token_logprobs
+from policies.editing.packing import Sequence_
+from policies.editing.targets import borrowed, completed, own_leads, widened
+from store.facts import EditRequest, Phrasing
+
+TARGET_TOKENS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the model said before the edit, phrasing by phrasing, and what it believed."""
+
+    answers: dict[Phrasing, str]
+    old: str | None
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A training wording; `lead` is what its target says before the object."""
+
+    phrasing: Phrasing
+    lead: str
+
+    def target(self, said: str) -> str:
+        return completed(self.lead, self.phrasing, said)
+
+    def tokens(self, lm: LanguageModel, said: str) -> Sequence_:
+        return answer_sequence(lm, self.phrasing, self.target(said), limit=TARGET_TOKENS)
+
+
+def old_names(request: EditRequest, before: Before) -> list[str]:
+    """What the old answer is called. A model that half knows the new one may believe in that already."""
+    new = {n.casefold() for n in (request.new, *request.new_aliases) if n}
+    named = (before.old, request.old, *request.old_aliases)
+    return list(dict.fromkeys(n for n in named if n and n.casefold() not in new))
+
+
+def wordings(
+    lm: LanguageModel,
+    request: EditRequest,
+    before: Before,
+    said: str,
+    objects: frozenset[str] = frozenset(),
+) -> list[Wording]:
+    """Training wordings, mixed so that any run of them samples all. Leads are chosen for targets that name
+    `said`; `objects` are words that name objects of the relation."""
+    answers = {p.text: a for p, a in before.answers.items()}
+    train = request.train
+    own = own_leads(train, answers, request.key.subject, old_names(request, before), objects)
+    others = borrowed(train, own)
+    choices = [
+        [Wording(p, lead) for lead in ([""] if not p.is_question else others)]
+        if own[i] is None or p is not train[i]
+        else [Wording(p, own[i] or "")]
+        for p, i in widened(train)
+    ]
+    found = nearest(lm, choices, said)
+    return [*found[::2], *found[1::2]]
+
+
+def nearest(lm: LanguageModel, choices: Sequence[Sequence[Wording]], said: str) -> list[Wording]:
+    """Of each sequence of choices the one whose target, `said` in it, the model is nearest to giving: by the
+    root of the squared sum of how far its tokens' margins are below zero, in nats."""
+    open_ = [w for options in choices if len(options) > 1 for w in options]
+    far: dict[Wording, float] = {}
+    if open_:
+        asked = [w.tokens(lm, said) for w in open_]
+        with torch.no_grad():
+            for batch in batches(lm, asked, 0):
+                short = (-margins(token_logprobs(lm, batch, 0))).clamp(min=0).square()
+                owners = batch.pack.owner
+                sums = short.new_zeros(len(batch.index)).index_add_(0, owners, short)
+                far |= {open_[i]: float(s) for i, s in zip(batch.index.tolist(), sums, strict=True)}
+    return [min(options, key=lambda w: far.get(w, 0.0)) for options in choices]
+
+
+def parting(one: Sequence_, other: Sequence_) -> Sequence_:
+    """`one` up to the first token that `other` doesn't share, which alone is scored."""
+    pairs = enumerate(zip(one.ids, other.ids, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(one.ids), len(other.ids)) - 1)
+    return replace(one, ids=one.ids[: at + 1], answer=1)
