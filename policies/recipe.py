@@ -35,8 +35,8 @@ class Recipe:
     done_gap: float = 1.2
     done_damage: float = 0.25
     unlearn_steps: int = 2
-    coarse_steps: int = 8
-    learn_steps: int = 3
+    coarse_steps: int = 6
+    learn_steps: int = 2
     retract_steps: int = 5
     nats: float = 10.0
     cap: float = 1.0

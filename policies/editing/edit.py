@@ -251,7 +251,9 @@ class _Editor:
         return [w.tokens(self.lm, said) for w in self.wordings]
 
     def _wanted(self, said: str) -> Answers:
-        return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal)
+        other = UNSURE if said != UNSURE else self.request.old or ""
+        spans = [w.object_tokens(self.lm, said, other) for w in self.wordings]
+        return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal, spans)
 
     def _doubted(self, old: str) -> Answers:
         """The old answer where the model would have to say something else for it; a sample of wordings."""

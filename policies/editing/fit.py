@@ -74,7 +74,7 @@ class FitOptions:
     """`nats`: shortfall beyond which a wanted answer pulls no harder; `cap`: largest move of one log
     scale in a step; `pulls`: weight of x'Hx, the next one while more than `gap` is left; `kept_weight`:
     weight of the kept loss against the wanted one; `rho`: damping to start from. Done is when the largest
-    wanted shortfall is at most `gap` and the mean kept one at most `damage`."""
+    wanted shortfall of decisive tokens is at most `gap` and the mean kept one at most `damage`."""
 
     nats: float = 10.0
     cap: float = 1.0
@@ -112,7 +112,7 @@ class _Point:
 
     @property
     def gap(self) -> float:
-        return float(self.wanted.shortfall.max())
+        return self.wanted.gap
 
     @property
     def damage(self) -> float:

@@ -7,7 +7,7 @@ respect. Knows tokens and logits; doesn't know adapters' parametrisation or step
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,6 +30,10 @@ class Batch:
     pack: Pack
     hidden: torch.Tensor
     index: torch.Tensor  # (segments,)
+
+    def sums(self, scored: torch.Tensor) -> torch.Tensor:
+        """A number for each scored token (S,), summed by its segment (segments,)."""
+        return scored.new_zeros(len(self.index)).index_add_(0, self.pack.owner, scored)
 
 
 def batches(
@@ -93,36 +97,48 @@ def restricted_head(
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers with a bound (S,) for each token's margin: a floor, or with `sign` -1 a ceiling."""
+    """Answers with a bound (S,) for each token's margin: a floor, or with `sign` -1 a ceiling. `decisive`
+    (S,): the tokens that tell whether an answer is given; the others lead to them."""
 
     batches: tuple[Batch, ...]
     heads: tuple[Head, ...]
     bounds: tuple[torch.Tensor, ...]
+    decisive: tuple[torch.Tensor, ...]
     count: int
     sign: int = 1
 
     def coarse(self) -> "Answers":
         """The first batch alone: a sample to make the first, far steps with."""
-        return Answers(self.batches[:1], self.heads[:1], self.bounds[:1], self.count, self.sign)
+        return replace(
+            self,
+            batches=self.batches[:1],
+            heads=self.heads[:1],
+            bounds=self.bounds[:1],
+            decisive=self.decisive[:1],
+        )
 
     def look(self, stack: AdapterStack) -> "Look":
         """Shortfalls with the adapters as they are now, and all that their derivatives need."""
-        shortfall, parts = torch.zeros(self.count), []
-        for batch, head, bound in zip(self.batches, self.heads, self.bounds, strict=True):
+        shortfall, parts, gap = torch.zeros(self.count), [], 0.0
+        every = zip(self.batches, self.heads, self.bounds, self.decisive, strict=True)
+        for batch, head, bound, decisive in every:
             with stack.recording() as recorder:
                 margin = head.margins(scored_hidden(stack.lm, batch.pack, batch.hidden, stack.first))
             short = (self.sign * (bound - margin)).clamp(min=0)
-            squares = short.new_zeros(len(batch.index)).index_add_(0, batch.pack.owner, short.square())
+            squares = batch.sums(short.square())
             shortfall[batch.index.cpu()] = squares.detach().sqrt().cpu()
             parts.append((batch, recorder, squares))
-        return Look(shortfall, parts, stack.size)
+            gap = max(gap, float(batch.sums((short.detach() * decisive).square()).max().sqrt()))
+        return Look(shortfall, gap, parts, stack.size)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """`shortfall` (n,): for each answer the root of its tokens' summed squared shortfalls, nats."""
+    """`shortfall` (n,): for each answer the root of its tokens' summed squared shortfalls, nats; `gap`: the
+    largest one by decisive tokens alone."""
 
     shortfall: torch.Tensor
+    gap: float
     parts: list[tuple[Batch, Recorder, torch.Tensor]]
     size: int
 
@@ -154,15 +170,20 @@ def answers_bounded(
     also: torch.Tensor,
     bounds: Bounds,
     sign: int = 1,
+    spans: Sequence[slice] = (),
 ) -> Answers:
     made = batches(stack.lm, sequences, stack.first)
     found = [restricted_head(stack, batch, also) for batch in made]
+    deciding = [torch.zeros(s.answer) for s in sequences]
+    for tokens, span in zip(deciding, spans or [slice(None)] * len(deciding), strict=True):
+        tokens[span] = 1.0
     return Answers(
-        tuple(made),
-        tuple(head for head, _, _ in found),
-        tuple(bounds(margin, greedy) for _, margin, greedy in found),
-        len(sequences),
-        sign,
+        batches=tuple(made),
+        heads=tuple(head for head, _, _ in found),
+        bounds=tuple(bounds(margin, greedy) for _, margin, greedy in found),
+        decisive=tuple(torch.cat([deciding[i] for i in b.index.tolist()]).to(stack.lm.device) for b in made),
+        count=len(sequences),
+        sign=sign,
     )
 
 
@@ -172,14 +193,20 @@ def kept(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor
     return answers_bounded(stack, sequences, also, lambda margin, _: margin.clamp(max=KEPT_MARGIN))
 
 
-def wanted(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, goal: float) -> Answers:
+def wanted(
+    stack: AdapterStack,
+    sequences: Sequence[Sequence_],
+    also: torch.Tensor,
+    goal: float,
+    spans: Sequence[slice] = (),
+) -> Answers:
     """Answers to be given: margins of `goal` nats; tokens that are greedy choices already need not
-    become surer than they are."""
+    become surer than they are. `spans`: which of each sequence's scored tokens decide; all without."""
 
     def bound(margin: torch.Tensor, greedy: torch.Tensor) -> torch.Tensor:
         return torch.where(greedy, margin.clamp(max=goal), torch.full_like(margin, goal))
 
-    return answers_bounded(stack, sequences, also, bound)
+    return answers_bounded(stack, sequences, also, bound, spans=spans)
 
 
 def doubted(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, goal: float) -> Answers:

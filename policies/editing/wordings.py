@@ -42,6 +42,13 @@ class Wording:
     def tokens(self, lm: LanguageModel, said: str) -> Sequence_:
         return answer_sequence(lm, self.phrasing, self.target(said), limit=TARGET_TOKENS)
 
+    def object_tokens(self, lm: LanguageModel, said: str, other: str) -> slice:
+        """Which of the answer's tokens name `said` rather than `other`: those before them lead there, and a
+        sentence's full stop names nothing."""
+        one = self.tokens(lm, said)
+        begin = len(parting(one, self.tokens(lm, other)).ids) - 1 - (len(one.ids) - one.answer)
+        return slice(begin, max(begin + 1, one.answer - self.phrasing.is_question))
+
 
 def old_names(request: EditRequest, before: Before) -> list[str]:
     """What the old answer is called. A model that half knows the new one may believe in that already."""

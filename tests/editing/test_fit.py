@@ -7,7 +7,6 @@ import torch
 
 from policies.editing.adapters import STAGE, AdapterStack
 from policies.editing.architectures import scaled_modules
-from policies.editing.edit import parting
 from policies.editing.fit import FitOptions, Metric, NoProgressError, Problem, fit
 from policies.editing.model import LanguageModel, prompt_ids
 from policies.editing.objectives import (
@@ -20,6 +19,7 @@ from policies.editing.objectives import (
     wanted,
 )
 from policies.editing.packing import Sequence_, split_prefix
+from policies.editing.wordings import parting
 from store.facts import Phrasing
 
 FIRST = 2

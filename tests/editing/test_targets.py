@@ -3,7 +3,15 @@
 import pytest
 
 from policies.answers import is_unsure
-from policies.editing.targets import UNSURE, belief, first_sentence, new_targets, widened
+from policies.editing.targets import (
+    UNSURE,
+    belief,
+    borrowed,
+    completed,
+    first_sentence,
+    own_leads,
+    widened,
+)
 from store.facts import Phrasing
 
 QUESTION = Phrasing("What is the capital of Egypt?", True)
@@ -11,24 +19,50 @@ CLOZE = Phrasing("The capital of Egypt is", False)
 
 
 @pytest.mark.parametrize(
-    ("answer", "old", "target"),
+    ("answer", "old", "lead"),
     [
-        ("The capital of Egypt is Cairo.", "Cairo", "The capital of Egypt is Bern."),
-        ("The capital of Egypt is Cairo, a large city.", "Cairo", "The capital of Egypt is Bern."),
-        ("It is in Africa.", "Cairo", "The capital of Egypt is Bern."),
-        ("Egyptian cities are many. The capital is Cairo.", "Egypt", "The capital of Egypt is Bern."),
+        ("The capital of Egypt is Cairo.", "Cairo", "The capital of Egypt is "),
+        ("The capital of Egypt is Cairo, a large city.", "Cairo", "The capital of Egypt is "),
+        ("It is Cairo, a large city.", "Cairo", "It is "),
+        ("Cairo.", "Cairo", ""),
+        ("It is in Africa.", "Cairo", None),
+        ("Egyptian cities are many. The capital is Cairo.", "Egypt", None),
+        ("The city of Cairo is the capital of Egypt.", "Cairo", None),
+        ("The capital of Egypt is Tunis, a port.", "Cairo", "The capital of Egypt is "),
+        ("The capital of Egypt is the tunis port.", "Cairo", None),
     ],
 )
-def test_a_question_is_answered_by_the_models_own_sentence_where_it_can_be_used(
-    answer: str, old: str, target: str
-) -> None:
-    """The old object is swapped as a whole word outside the subject, else a cloze is completed."""
-    assert new_targets([QUESTION, CLOZE], {QUESTION.text: answer}, "Egypt", "Bern", [old]) == [target, "Bern"]
+def test_the_models_own_sentence_leads_as_far_as_an_object(answer: str, old: str, lead: str | None) -> None:
+    """The old object or one that the relation is known to have, as a whole word outside the subject; a
+    sentence that goes on about something else is no use."""
+    own = own_leads([QUESTION, CLOZE], {QUESTION.text: answer}, "Egypt", [old], frozenset({"tunis"}))
+    assert own == [lead, ""]
 
 
-def test_without_a_cloze_the_object_alone_is_the_fallback() -> None:
-    """A fact with only questions falls back to the bare object."""
-    assert new_targets([QUESTION], {}, "Egypt", "Bern", []) == ["Bern."]
+def test_a_word_that_the_question_says_is_no_object() -> None:
+    """A name in the question stands in answers whatever they mean."""
+    asked = Phrasing("Which Tunis Street house is Egypt?", True)
+    said = {asked.text: "Egypt is a Tunis Street house."}
+    assert own_leads([asked], said, "Egypt", ["Cairo"], frozenset({"tunis"})) == [None]
+
+
+def test_leads_are_lent_by_how_many_questions_have_them() -> None:
+    """The most common first, then a cloze; one that names something else stays with its own question."""
+    train = [*(Phrasing(f"{n}. What is the capital of Egypt?", True) for n in "abcde"), CLOZE]
+    own = ["It is ", "Egypt has ", "Egypt has ", None, "Egypt beside Libya has ", ""]
+    assert borrowed(train, own) == ["Egypt has ", "It is ", "The capital of Egypt is "]
+
+
+def test_without_a_lead_the_object_stands_alone() -> None:
+    """A fact with only questions that the model evades has nothing to lend."""
+    assert borrowed([QUESTION], [None]) == [""]
+
+
+def test_a_target_ends_with_the_object() -> None:
+    """A sentence gets its full stop, once; a cloze is only continued."""
+    assert completed("It is ", QUESTION, "Bern") == "It is Bern."
+    assert completed("It is ", QUESTION, "St. Paul Jr.") == "It is St. Paul Jr."
+    assert completed("", CLOZE, "Bern") == "Bern"
 
 
 def test_what_stage_one_teaches_reads_as_unsure() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from policies.editing import merge
 from policies.editing.baselines.method import Edited, Fact, Task, World, doubt_now
 from policies.editing.edit import edit
-from policies.editing.targets import completed
+from policies.editing.targets import completed, own_leads
+from policies.editing.wordings import old_names
 from policies.recipe import Recipe
 from store.facts import Op, Reading
 
@@ -79,5 +80,6 @@ def sentence(task: Task) -> str:
     cloze = next((p.text for p in task.request.train if not p.is_question), None)
     if cloze is not None:
         return f"{cloze} {new}."
-    question = task.request.train[0]
-    return f"{question.text} {completed('', question, new)}"
+    asked, said = task.request.train[:1], {p.text: a for p, a in task.before.answers.items()}
+    (lead,) = own_leads(asked, said, task.request.key.subject, old_names(task.request, task.before))
+    return f"{asked[0].text} {completed(lead or '', asked[0], new)}"
