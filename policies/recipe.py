@@ -32,7 +32,7 @@ class Recipe:
     modules_share: float = 0.95
     goal: float = 1.0
     unlearn_gap: float = 0.9
-    done_gap: float = 1.2
+    done_gap: float = 0.7
     done_damage: float = 0.25
     unlearn_steps: int = 2
     coarse_steps: int = 6
