@@ -67,32 +67,28 @@ def wordings(
     """Training wordings, mixed so that any run of them samples all. Leads are chosen for targets that name
     `said`; `objects` are words that name objects of the relation."""
     answers = {p.text: a for p, a in before.answers.items()}
-    train = request.train
-    own = own_leads(train, answers, request.key.subject, old_names(request, before), objects)
-    others = borrowed(train, own)
-    choices = [
-        [Wording(p, lead) for lead in ([""] if not p.is_question else others)]
-        if own[i] is None or p is not train[i]
-        else [Wording(p, own[i] or "")]
-        for p, i in widened(train)
-    ]
-    found = nearest(lm, choices, said)
+    own = own_leads(request.train, answers, request.key.subject, old_names(request, before), objects)
+    others = borrowed(request.train, own)
+
+    def choices(phrasing: Phrasing, index: int) -> list[Wording]:
+        lead = own[index] if phrasing is request.train[index] else None
+        leads = [lead] if lead is not None else others if phrasing.is_question else [""]
+        return [Wording(phrasing, lead) for lead in leads]
+
+    found = nearest(lm, [choices(p, i) for p, i in widened(request.train)], said)
     return [*found[::2], *found[1::2]]
 
 
+@torch.no_grad()
 def nearest(lm: LanguageModel, choices: Sequence[Sequence[Wording]], said: str) -> list[Wording]:
     """Of each sequence of choices the one whose target, `said` in it, the model is nearest to giving: by the
-    root of the squared sum of how far its tokens' margins are below zero, in nats."""
-    open_ = [w for options in choices if len(options) > 1 for w in options]
+    sum of squares of how far its tokens' margins are below zero, in nats."""
+    asked = [w for options in choices if len(options) > 1 for w in options]
     far: dict[Wording, float] = {}
-    if open_:
-        asked = [w.tokens(lm, said) for w in open_]
-        with torch.no_grad():
-            for batch in batches(lm, asked, 0):
-                short = (-margins(token_logprobs(lm, batch, 0))).clamp(min=0).square()
-                owners = batch.pack.owner
-                sums = short.new_zeros(len(batch.index)).index_add_(0, owners, short)
-                far |= {open_[i]: float(s) for i, s in zip(batch.index.tolist(), sums, strict=True)}
+    if asked:
+        for batch in batches(lm, [w.tokens(lm, said) for w in asked], 0):
+            short = batch.sums((-margins(token_logprobs(lm, batch, 0))).clamp(min=0).square())
+            far |= {asked[i]: float(s) for i, s in zip(batch.index.tolist(), short, strict=True)}
     return [min(options, key=lambda w: far.get(w, 0.0)) for options in choices]
 
 
