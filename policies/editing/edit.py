@@ -251,8 +251,8 @@ class _Editor:
         return [w.tokens(self.lm, said) for w in self.wordings]
 
     def _wanted(self, said: str) -> Answers:
-        other = UNSURE if said != UNSURE else self.request.old or ""
-        spans = [w.object_tokens(self.lm, said, other) for w in self.wordings]
+        """A new object decides by its own tokens; doubt is in the whole sentence."""
+        spans = [] if said == UNSURE else [w.object_tokens(self.lm, said, UNSURE) for w in self.wordings]
         return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal, spans)
 
     def _doubted(self, old: str) -> Answers:

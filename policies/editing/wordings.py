@@ -70,12 +70,13 @@ def wordings(
     own = own_leads(request.train, answers, request.key.subject, old_names(request, before), objects)
     others = borrowed(request.train, own)
 
-    def choices(phrasing: Phrasing, index: int) -> list[Wording]:
-        lead = own[index] if phrasing is request.train[index] else None
-        leads = [lead] if lead is not None else others if phrasing.is_question else [""]
-        return [Wording(phrasing, lead) for lead in leads]
-
-    found = nearest(lm, [choices(p, i) for p, i in widened(request.train)], said)
+    choices = [
+        [Wording(p, lead)] if lead is not None else [Wording(p, other) for other in others]
+        for p, lead in zip(request.train, own, strict=True)
+    ]
+    leads = [w.lead for w in nearest(lm, choices, said)]
+    # Talk takes the lead of the question in it: nearer ones left the old answer in unseen wordings.
+    found = [Wording(p, leads[i]) for p, i in widened(request.train)]
     return [*found[::2], *found[1::2]]
 
 
