@@ -8,9 +8,8 @@ rows.
 """
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from policies.answers import words
@@ -18,7 +17,7 @@ from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
 from policies.editing.packing import Sequence_
-from policies.editing.targets import find_name, first_sentence
+from policies.editing.targets import find_name, first_sentence, spans
 from policies.relations import fill, relation_key, trained_neighbours
 from store.facts import EditRequest, Phrasing
 
@@ -26,7 +25,6 @@ QUESTION_TOKENS = 20
 CLOZE_TOKENS = 8
 ROUND = 64  # names asked at a time,
 MOST = 192  # until enough of so many are firm
-_WORD = re.compile(r"\w[\w'’.-]*\w|\w")
 _COMMON = frozenset(
     """a an and as at by for from in is it its of on or that the this to was which with""".split()  # noqa: SIM905
 )
@@ -140,7 +138,7 @@ def as_far_as(text: str, objects: set[str]) -> tuple[str, str]:
     """`text` up to the end of the first name with a word of `objects` in it, and that name; empty where there
     is none. Words in small letters are no names."""
     begin = end = None
-    for start, stop, raw in _spans(text):
+    for start, stop, raw in spans(text):
         if end is None:
             if not raw[0].islower() and set(words(raw)) & objects:
                 begin, end = start, stop
@@ -153,9 +151,5 @@ def as_far_as(text: str, objects: set[str]) -> tuple[str, str]:
 
 def _names(text: str, prompt: str) -> set[str]:
     """Words of `text` that may name an object: capitalised ones and numbers that the prompt doesn't have."""
-    begun = {w for raw in _WORD.findall(text) if raw[0].isupper() or raw[0].isdigit() for w in words(raw)}
+    begun = {w for _, _, raw in spans(text) if raw[0].isupper() or raw[0].isdigit() for w in words(raw)}
     return begun - set(words(prompt)) - _COMMON
-
-
-def _spans(text: str) -> Iterator[tuple[int, int, str]]:
-    return ((m.start(), m.end(), m.group()) for m in _WORD.finditer(text))

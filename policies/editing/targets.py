@@ -6,7 +6,7 @@ a belief out of free answers. Doesn't know tokens or weights.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from policies.answers import words
 from store.facts import Phrasing
@@ -34,6 +34,11 @@ BORROWED = 3  # other questions' leads that a question without its own may take
 def find_name(name: str, text: str) -> re.Match[str] | None:
     """Where `text` first says `name`, as whole words in any case."""
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
+
+
+def spans(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, word) of each word as it stands in `text`."""
+    return ((m.start(), m.end(), m.group()) for m in _WORD.finditer(text))
 
 
 def first_sentence(text: str) -> str:
@@ -74,8 +79,7 @@ def borrowed(train: Sequence[Phrasing], own: Sequence[str | None]) -> list[str]:
 
 def _names(lead: str) -> set[str]:
     """Words that begin with a capital letter, but for the first."""
-    begun = [m.group() for m in _WORD.finditer(lead)][1:]
-    return {w for raw in begun if raw[0].isupper() for w in words(raw)}
+    return {w for _, _, raw in [*spans(lead)][1:] if raw[0].isupper() for w in words(raw)}
 
 
 def completed(lead: str, phrasing: Phrasing, said: str) -> str:
@@ -92,9 +96,9 @@ def _lead(
     sentence = first_sentence(answer)
     masked = re.sub(re.escape(subject), lambda m: "\0" * len(m.group()), sentence, flags=re.IGNORECASE)
     found = [at.span() for name in old_names if (at := find_name(name, masked))] or [
-        m.span()
-        for m in _WORD.finditer(masked)
-        if not m.group()[0].islower() and set(words(m.group())) & (objects - set(words(question)))
+        (start, end)
+        for start, end, raw in spans(masked)
+        if not raw[0].islower() and set(words(raw)) & (objects - set(words(question)))
     ]
     for start, end in found:
         lead, rest = sentence[:start], masked[end:].strip()

@@ -69,7 +69,6 @@ def wordings(
     answers = {p.text: a for p, a in before.answers.items()}
     own = own_leads(request.train, answers, request.key.subject, old_names(request, before), objects)
     others = borrowed(request.train, own)
-
     choices = [
         [Wording(p, lead)] if lead is not None else [Wording(p, other) for other in others]
         for p, lead in zip(request.train, own, strict=True)

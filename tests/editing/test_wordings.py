@@ -31,13 +31,16 @@ def request() -> EditRequest:
 
 
 def test_a_wording_keeps_its_own_lead_and_others_borrow(tiny: LanguageModel) -> None:
-    """Questions with a usable sentence keep it, evaded ones and talk take one that is lent, clozes none."""
+    """Questions with a usable sentence keep it, evaded ones take one that is lent, talk that of its question,
+    clozes none."""
     before = Before({WHERE: "Ada lives in Oslo.", SAY: "I can't.", CLOZE: "Oslo"}, "Oslo", known=False)
     found = wordings(tiny, request(), before, "Rome")
     by_text = {w.phrasing.text: w for w in found}
     assert len(found) == len(by_text)
     assert by_text[WHERE.text].target("Rome") == "Ada lives in Rome."
     assert by_text[SAY.text].lead in {"Ada lives in ", "Ada is in "}
+    for asked in (WHERE, SAY):
+        assert {w.lead for w in found if asked.text in w.phrasing.text} == {by_text[asked.text].lead}
     assert all(w.lead == "" for w in found if not w.phrasing.is_question)
 
 

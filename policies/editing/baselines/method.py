@@ -1,7 +1,8 @@
 """What every editing method of the bench has in common: what it is given, what it leaves behind.
 
 A method gets a model with the pristine base's weights, a `Task`, and returns a new `State`; it leaves
-the model bit for bit as it found it. All of them train on the same wordings with the same targets.
+the model bit for bit as it found it. All of them train on the same wordings; the editor alone knows the
+objects of neighbours, so its targets may follow the model's own sentence where the others' borrow one.
 Knows tensors and texts; doesn't know any one method, or how a state is measured.
 """
 
@@ -110,7 +111,7 @@ def in_force(lm: LanguageModel, state: State) -> AbstractContextManager[None]:
 
 
 def targets(lm: LanguageModel, task: Task) -> list[Sequence_]:
-    """The wordings that the editor trains on with the new object, as tokens, in the editor's own order."""
+    """The wordings that the editor trains on, with the new object, in the editor's own order."""
     new = task.request.new or ""
     return [w.tokens(lm, new) for w in wordings(lm, task.request, task.before, new)]
 

@@ -31,7 +31,7 @@ from policies.editing.localise import localise
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
 from policies.editing.targets import UNSURE
-from policies.editing.wordings import wordings
+from policies.editing.wordings import Wording, wordings
 
 LEAST = 1e-3
 
@@ -54,12 +54,14 @@ class Published:
             clock.lap("localise")
             stack = AdapterStack(lm, chosen)
             try:
-                unlearn = self._train(world, stack, task, UNSURE, self.unlearn_steps)
+                new = task.request.new or ""
+                asked = wordings(lm, task.request, task.before, new)  # the same leads in both stages
+                unlearn = self._train(world, stack, asked, UNSURE, self.unlearn_steps)
                 clock.lap("unlearn")
                 doubt = doubt_now(world, task.request)
                 clock.lap(CHECK)
                 stack.set(MERGED, unlearn)
-                learn = self._train(world, stack, task, task.request.new or "", self.learn_steps)
+                learn = self._train(world, stack, asked, new, self.learn_steps)
                 clock.lap("learn")
             finally:
                 stack.remove()
@@ -94,10 +96,11 @@ class Published:
             kept |= {(is_mlp, layer) for layer in sorted(blocks, key=lambda i: (-blocks[i], i))[:count]}
         return tuple(m for m in every if (_block(m) == inner, m.layer) in kept)
 
-    def _train(self, world: World, stack: AdapterStack, task: Task, said: str, steps: int) -> torch.Tensor:
+    def _train(
+        self, world: World, stack: AdapterStack, asked: Sequence[Wording], said: str, steps: int
+    ) -> torch.Tensor:
         """Log scales (P,) of one stage, which is left in force."""
-        said_by = wordings(world.lm, task.request, task.before, said)
-        made = batches(world.lm, [w.tokens(world.lm, said) for w in said_by], stack.first, tokens=1)
+        made = batches(world.lm, [w.tokens(world.lm, said) for w in asked], stack.first, tokens=1)
         stack.set(STAGE, torch.zeros(stack.size))
         scales = [layer.ia3_l[STAGE] for layer in stack.layers]
         optimiser = torch.optim.Adam(scales, lr=self.lr)
