@@ -18,10 +18,10 @@ class Recipe:
     margin (log odds) that a wanted token is trained toward; `unlearn_gap`, `done_gap`: how far below it
     the worst answer of stage 1 and 2 may end; `done_damage`: mean shortfall of kept answers to end with.
     `unlearn_steps`: steps that stage 1 of an update may take to make the old answer doubtful;
-    `coarse_steps`: first steps of a stage, on a sample of the answers; `learn_steps`, `retract_steps`:
+    `far_steps`: first steps of a stage, each on a batch of the answers; `learn_steps`, `retract_steps`:
     then on all of them, for each weight in `pulls`. `nats`: shortfall beyond which an answer pulls no
     harder. `cap`: largest move of one log scale in one step. `pulls`: weight of the metric's norm; the
-    next, lower one is taken when the fit has settled with a gap left. `rho`: damping to start from,
+    next, lower one is taken when the fit has settled with a gap left. `rho`: damping of the first step,
     `kept_weight`: weight of damage to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`:
     the metric's diagonal; `bank_weight`: the bank's rows weigh together as so many would. `neighbours`,
     `live_facts`: how many same-relation subjects and live facts have their answers kept. `random_modules`:
@@ -32,12 +32,12 @@ class Recipe:
     modules_share: float = 0.95
     goal: float = 1.0
     unlearn_gap: float = 0.9
-    done_gap: float = 0.7
+    done_gap: float = 0.9
     done_damage: float = 0.25
     unlearn_steps: int = 2
-    coarse_steps: int = 6
-    learn_steps: int = 2
-    retract_steps: int = 5
+    far_steps: int = 10
+    learn_steps: int = 1
+    retract_steps: int = 3
     nats: float = 10.0
     cap: float = 1.0
     pulls: tuple[float, ...] = (0.3, 0.1, 0.03)
@@ -46,7 +46,7 @@ class Recipe:
     shrink: float = 1.0
     bank_weight: float = 450.0
     kept_weight: float = 4.0
-    neighbours: int = 32
+    neighbours: int = 64
     live_facts: int = 16
     random_modules: bool = False
 
@@ -55,7 +55,7 @@ DEFAULT = Recipe("default")
 RECIPES: Mapping[str, Recipe] = {
     "default": DEFAULT,
     # Heavier protection: slower, for facts whose default edit did too much damage.
-    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=48),
+    "gentle": replace(DEFAULT, name="gentle", kept_weight=16.0, pulls=(1.0, 0.3, 0.1), neighbours=96),
     # No protection at all: the baseline that shows what the gates are for. Not on the ladder.
     "unguarded": replace(
         DEFAULT,

@@ -18,12 +18,12 @@ from policies.answers import classify, words
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
 from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
-from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, fit
+from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, approach, fit
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding
 from policies.editing.neighbours import QUESTION_TOKENS, Told, around, told_sequence, up_to
-from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, retention_rows, wanted
+from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief
 from policies.editing.wordings import Before, old_names, parting, wordings
@@ -164,9 +164,8 @@ class _Editor:
         held = mixed(self._live(live), [told_sequence(lm, t) for t in near])
         objects = frozenset(w for t in near if t.sure > 1 for w in words(t.object))
         self.wordings = wordings(lm, request, before, request.new or UNSURE, objects)
-        self.kept = kept(stack, held, self.said)
         generator = torch.Generator().manual_seed(request.seed)
-        near_rows = retention_rows(stack, self.kept.batches, len(held), generator)
+        self.kept, near_rows = kept(stack, held, self.said, generator)
         scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
         rows = torch.cat([bank.rows[free].mul_(scale), near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
@@ -176,11 +175,9 @@ class _Editor:
         recipe, zero = self.recipe, torch.zeros(self.stack.size)
         learning = None if self.request.op is Op.RETRACT else self._wanted(self.request.new or "")
         if learning is None:
-            target, steps = self._wanted(UNSURE), (recipe.coarse_steps, recipe.retract_steps)
-            found = self._fit("unlearn", target, zero, steps, recipe.unlearn_gap)
+            found = self._fit("unlearn", self._wanted(UNSURE), zero, recipe.retract_steps, recipe.unlearn_gap)
         elif recipe.unlearn_steps and (names := old_names(self.request, self.before)):
-            target, steps = self._doubted(names[0]), (recipe.unlearn_steps, 0)
-            found = self._fit("unlearn", target, zero, steps, recipe.unlearn_gap)
+            found = Fit(self._doubt(self._doubted(names[0]), zero), 0.0, 0.0)
         else:
             found = Fit(zero, 0.0, 0.0)  # one stage is wanted, or there is no belief to unlearn
         unlearn = found.x
@@ -191,8 +188,7 @@ class _Editor:
         if learning is not None:
             # Merging in log space is addition: the second adapter starts from the unlearned weights.
             self.stack.set(MERGED, self._parent_scales() + unlearn)
-            steps = (recipe.coarse_steps, recipe.learn_steps)
-            found = self._fit("learn", learning, unlearn, steps, recipe.done_gap)
+            found = self._fit("learn", learning, unlearn, recipe.learn_steps, recipe.done_gap)
             self.clock.lap("learn")
         return Deltas(
             unlearn=unlearn,
@@ -251,8 +247,17 @@ class _Editor:
         return [w.tokens(self.lm, said) for w in self.wordings]
 
     def _wanted(self, said: str) -> Answers:
-        """A new object decides by its own tokens; doubt is in the whole sentence."""
-        spans = [] if said == UNSURE else [w.object_tokens(self.lm, said, UNSURE) for w in self.wordings]
+        """A new object decides by its own tokens in the wordings that were given, while talk around them only
+        helps; doubt is in the whole sentence of all."""
+        given = frozenset(self.request.train)
+        spans = [
+            slice(None)
+            if said == UNSURE
+            else w.object_tokens(self.lm, said, UNSURE)
+            if w.phrasing in given
+            else slice(0)
+            for w in self.wordings
+        ]
         return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal, spans)
 
     def _doubted(self, old: str) -> Answers:
@@ -262,28 +267,32 @@ class _Editor:
         sample = parted[: len(next(chunks(parted, PACK_TOKENS)))]
         return doubted(self.stack, sample, self.said, self.recipe.goal)
 
-    def _fit(
-        self, name: str, target: Answers, start: torch.Tensor, steps: tuple[int, int], gap: float
-    ) -> Fit:
-        """First steps on a sample of the answers, which is cheap while they are far; then steps on all,
-        with a smaller norm first and a larger one while more than `gap` is left. `start` is what is
-        merged already: the stage adapter holds the rest."""
-        r, (coarse, whole_steps) = self.recipe, steps
+    def _doubt(self, target: Answers, start: torch.Tensor) -> torch.Tensor:
+        """A few far steps. Finding nothing cheap is no failure: the gates tell whether it matters."""
+        r = self.recipe
+        problem = self._problem(target, start, r.unlearn_gap)
+        return approach(problem, start, r.unlearn_steps, self._on_step("unlearn")).x
 
-        def on_step(step: int, gap: float, damage: float) -> None:
-            self.beat(f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats")
-
-        options = FitOptions(r.nats, r.cap, r.pulls, r.kept_weight, r.rho, gap, r.done_damage)
-        whole = Problem(self.stack, self.metric, target, self.kept, options, start)
-        first = replace(options, pulls=r.pulls[:1])
-        sample = replace(whole, wanted=target.coarse(), kept=self.kept.coarse(), options=first)
-        found = fit(sample, start, coarse, on_step)
-        if whole_steps:
-            found = fit(whole, found.x, whole_steps, on_step)
-        # Stage 1 of an update may find nothing cheap: stage 2 and the gates then tell whether that matters.
-        if whole_steps and torch.equal(found.x, start) and found.gap > gap:
+    def _fit(self, name: str, target: Answers, start: torch.Tensor, near: int, gap: float) -> Fit:
+        """Far steps, then `near` ones with all answers at once, with a smaller norm first and a larger one
+        while more than `gap` is left."""
+        problem, on_step = self._problem(target, start, gap), self._on_step(name)
+        far = approach(problem, start, self.recipe.far_steps, on_step)
+        found = fit(problem, far.x, near, on_step)
+        if found.gap > gap and found.gap >= far.gap:
             raise NoProgressError(f"fit {name} adapter", "all its steps", "none of them helped")
         return found
+
+    def _problem(self, target: Answers, start: torch.Tensor, gap: float) -> Problem:
+        """`start` is what is merged already: the stage adapter holds the rest."""
+        r = self.recipe
+        options = FitOptions(r.nats, r.cap, r.pulls, r.kept_weight, r.rho, gap, r.done_damage)
+        return Problem(self.stack, self.metric, target, self.kept, options, start)
+
+    def _on_step(self, name: str) -> Callable[[int, float, float], None]:
+        return lambda step, gap, damage: self.beat(
+            f"{name} step {step}: gap {gap:.2f} nats, damage {damage:.2f} nats"
+        )
 
     def _sequence(self, phrasing: Phrasing, answer: str) -> Sequence_:
         return answer_sequence(self.lm, phrasing, answer)
@@ -298,6 +307,6 @@ class _Editor:
 
 
 def mixed(one: Sequence[Sequence_], other: Sequence[Sequence_]) -> list[Sequence_]:
-    """Both in turn, so that the first batch of them, all that a coarse step sees, samples either."""
+    """Both in turn, so that a batch, all that a far step sees, samples either."""
     pairs = itertools.zip_longest(one, other)
     return [s for pair in pairs for s in pair if s is not None]

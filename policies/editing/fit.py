@@ -1,4 +1,4 @@
-"""Step control: the Levenberg-Marquardt fit that finds an adapter's log scales.
+"""Step control: the Levenberg-Marquardt fit that finds an adapter's log scales, from far away and near.
 
 minimise  F(x) = pull/2 x'Hx + wanted loss(x) + kept_weight * kept loss(x)   over the displacement x,
 where H = diag(d) + G'G measures how far retained answers move to first order (G: cached retention
@@ -6,7 +6,12 @@ rows). A step solves (rho H + R'R) d = -grad F with R the shortfalls' rows; rho 
 the reduction found to the one predicted (Nielsen 1999, "Damping parameter in Marquardt's method"; but
 it halves at most, since early rows are far from linear), and a step that didn't reduce F is taken back
 before its derivatives cost anything. The gradient is exact, the curvature lacks the shared prefix's
-part. Knows linear algebra; doesn't know text.
+part.
+
+From far away (`approach`) a step looks at one batch of wanted answers and one of kept ones, each in its turn.
+What was seen in the others goes on from where they were looked at last, to first order, as in incremental
+Gauss-Newton methods (Gurbuzbalaban, Ozdaglar & Parrilo 2015, "A globally convergent incremental Newton
+method"). Knows linear algebra; doesn't know text.
 """
 
 from collections.abc import Callable
@@ -21,6 +26,7 @@ from store.errors import PalimpsestError
 INACTIVE = 0.05  # nats; a smaller shortfall is no reason to bend a step
 SETTLED = 0.04  # a step that reduces F by a smaller share is the last one,
 HELD_BACK = 0.9  # unless it reduced F just as predicted: then only its damping made it short
+NEAR = 0.25  # of `rho`: where the damping of far steps ends and that of steps with all answers starts
 
 
 class NoProgressError(PalimpsestError):
@@ -73,8 +79,8 @@ def gram(rows: torch.Tensor, blocks: int = 8) -> torch.Tensor:
 class FitOptions:
     """`nats`: shortfall beyond which a wanted answer pulls no harder; `cap`: largest move of one log
     scale in a step; `pulls`: weight of x'Hx, the next one while more than `gap` is left; `kept_weight`:
-    weight of the kept loss against the wanted one; `rho`: damping to start from. Done is when the largest
-    wanted shortfall of decisive tokens is at most `gap` and the mean kept one at most `damage`."""
+    weight of the kept loss against the wanted one; `rho`: damping of the first far step. Done is when the
+    largest wanted shortfall of decisive tokens is at most `gap` and the mean kept one at most `damage`."""
 
     nats: float = 10.0
     cap: float = 1.0
@@ -148,6 +154,75 @@ class Problem:
         return want_gradient + o.kept_weight * keep_gradient, torch.cat(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One batch as it was looked at: where, its shortfalls (n,), their rows (n, P), each by the root of its
+    weight in the loss, and the rest of the gradient (P,), which has no rows: the shared prefix's."""
+
+    x: torch.Tensor
+    short: torch.Tensor
+    rows: torch.Tensor
+    rest: torch.Tensor
+    gap: float
+    damage: float
+
+    def at(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(gradient (P,), rows that are short (k, P)) to be expected at `x`: what has been made good doesn't
+        pull any more."""
+        short = (self.short + self.rows @ (x - self.x)).clamp(min=0)
+        left = float(short.norm() / self.short.norm().clamp(min=INACTIVE))
+        return min(1.0, left) * self.rest + short @ self.rows, self.rows[short > INACTIVE]
+
+
+def _see(problem: Problem, answers: Answers, x: torch.Tensor, cap: float, weight: float) -> _Seen:
+    problem.stack.set(STAGE, x - problem.offset)
+    look = answers.look(problem.stack)
+    rows, gradient = look.linearise(cap)
+    scale = (weight * (cap / look.shortfall.clamp(min=INACTIVE)).clamp(max=1)).sqrt()
+    active = look.shortfall > INACTIVE
+    short, rows = (scale * look.shortfall)[active], weight**0.5 * rows[active]
+    mean = float(look.shortfall.sum()) / max(1, len(answers.batches[0].index))
+    return _Seen(x, short, rows, weight * gradient - short @ rows, look.gap, mean)
+
+
+def approach(
+    problem: Problem,
+    start: torch.Tensor,
+    steps: int,
+    on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
+) -> Fit:
+    """The displacement x (P,) after at most `steps` far steps by the first of the `pulls`, and the largest
+    gap that a first look found. Fewer steps when `options` are met as far as the last looks know. They are cheap
+    and never taken back: `fit` says what came of them.
+
+    Raises NoProgressError when a step's numbers aren't finite.
+    """
+    o, x, rho = problem.options, start, problem.options.rho
+    first = damage = 0.0
+    wanted, kept = problem.wanted.parts(), problem.kept.parts()
+    seen: dict[tuple[str, int], _Seen] = {}
+    for step in range(steps):
+        want, keep = step % len(wanted), step % max(1, len(kept))
+        seen["wanted", want] = _see(problem, wanted[want], x, o.nats, 1.0)
+        if kept:
+            seen["kept", keep] = _see(problem, kept[keep], x, float("inf"), o.kept_weight)
+        gap = max(s.gap for (kind, _), s in seen.items() if kind == "wanted")
+        damages = [s.damage for (kind, _), s in seen.items() if kind == "kept"]
+        damage = sum(damages) / max(1, len(damages))
+        on_step(step + 1, gap, damage)
+        if len(seen) == len(wanted) + len(kept) and o.met(gap, damage):
+            break
+        expected = [s.at(x) for s in seen.values()]
+        gradient = o.pulls[0] * problem.metric.apply(x) + sum(g for g, _ in expected)
+        x = x + _step(problem.metric, gradient, torch.cat([r for _, r in expected]), rho, o.cap)
+        if not bool(torch.isfinite(x).all()):
+            raise NoProgressError("fit adapter", f"far step {step + 1}", "its numbers aren't finite")
+        rho = max(NEAR * o.rho, rho / 2)
+        first = max(first, gap) if step < len(wanted) else first
+    problem.stack.set(STAGE, x - problem.offset)
+    return Fit(x, first, damage)
+
+
 def fit(
     problem: Problem,
     start: torch.Tensor,
@@ -166,7 +241,7 @@ def fit(
         raise NoProgressError("fit adapter", "at its start", "the loss isn't a finite number")
     slope = None  # derivatives at `best`, once they are needed
     for pull in o.pulls:
-        rho, backoff = o.rho, 2.0
+        rho, backoff = NEAR * o.rho, 2.0
         for step in range(1, steps + 1):
             on_step(step, best.gap, best.damage)
             if o.met(best.gap, best.damage):

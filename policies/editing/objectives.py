@@ -81,18 +81,17 @@ class Head:
 
 @torch.no_grad()
 def restricted_head(
-    stack: AdapterStack, batch: Batch, also: torch.Tensor
-) -> tuple[Head, torch.Tensor, torch.Tensor]:
-    """(head over the present `RIVALS`, the targets and `also`; present margins (S,); whether each
-    target is the greedy choice (S,))."""
+    stack: AdapterStack, batch: Batch, hidden: torch.Tensor, also: torch.Tensor
+) -> tuple[Head, torch.Tensor]:
+    """(head over the present `RIVALS`, the targets and `also`; whether each target is the greedy choice
+    (S,)), from the present final states (S, D)."""
     whole = stack.lm.model.get_output_embeddings()
-    hidden = scored_hidden(stack.lm, batch.pack, batch.hidden, stack.first)
     logits = whole(hidden).float()
     rivals = logits.topk(min(RIVALS, logits.shape[-1]), -1).indices.flatten()
     kept = torch.unique(torch.cat([rivals, batch.pack.targets, also.to(rivals)]))
     bias = None if whole.bias is None else whole.bias[kept]
     head = Head(whole.weight[kept], bias, torch.searchsorted(kept, batch.pack.targets))
-    return head, head.margins(hidden), logits.argmax(-1) == batch.pack.targets
+    return head, logits.argmax(-1) == batch.pack.targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +106,13 @@ class Answers:
     count: int
     sign: int = 1
 
-    def coarse(self) -> "Answers":
-        """The first batch alone: a sample to make the first, far steps with."""
-        return replace(
-            self,
-            batches=self.batches[:1],
-            heads=self.heads[:1],
-            bounds=self.bounds[:1],
-            decisive=self.decisive[:1],
-        )
+    def parts(self) -> list["Answers"]:
+        """Each batch by itself; shortfalls and rows keep their places among all."""
+        every = zip(self.batches, self.heads, self.bounds, self.decisive, strict=True)
+        return [
+            replace(self, batches=(batch,), heads=(head,), bounds=(bound,), decisive=(deciding,))
+            for batch, head, bound, deciding in every
+        ]
 
     def look(self, stack: AdapterStack) -> "Look":
         """Shortfalls with the adapters as they are now, and all that their derivatives need."""
@@ -171,26 +168,45 @@ def answers_bounded(
     bounds: Bounds,
     sign: int = 1,
     spans: Sequence[slice] = (),
+    on_margins: Callable[[Batch, Recorder, torch.Tensor], None] | None = None,
 ) -> Answers:
+    """`on_margins` is called with each batch's present margins (S,) as they can be differentiated."""
     made = batches(stack.lm, sequences, stack.first)
-    found = [restricted_head(stack, batch, also) for batch in made]
+    heads, limits = [], []
+    for batch in made:
+        with stack.recording() as recorder, torch.set_grad_enabled(on_margins is not None):
+            hidden = scored_hidden(stack.lm, batch.pack, batch.hidden, stack.first)
+            head, greedy = restricted_head(stack, batch, hidden, also)
+            margin = head.margins(hidden)
+            if on_margins is not None:
+                on_margins(batch, recorder, margin)
+        heads.append(head)
+        limits.append(bounds(margin.detach(), greedy))
     deciding = [torch.zeros(s.answer) for s in sequences]
     for tokens, span in zip(deciding, spans or [slice(None)] * len(deciding), strict=True):
         tokens[span] = 1.0
     return Answers(
         batches=tuple(made),
-        heads=tuple(head for head, _, _ in found),
-        bounds=tuple(bounds(margin, greedy) for _, margin, greedy in found),
+        heads=tuple(heads),
+        bounds=tuple(limits),
         decisive=tuple(torch.cat([deciding[i] for i in b.index.tolist()]).to(stack.lm.device) for b in made),
         count=len(sequences),
         sign=sign,
     )
 
 
-def kept(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor) -> Answers:
-    """What the model answers now: margins may not fall below the lesser of `KEPT_MARGIN` and
-    what they are."""
-    return answers_bounded(stack, sequences, also, lambda margin, _: margin.clamp(max=KEPT_MARGIN))
+def kept(
+    stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, generator: torch.Generator
+) -> tuple[Answers, torch.Tensor]:
+    """(what the model answers now: margins may not fall below the lesser of `KEPT_MARGIN` and what they are;
+    their retention rows (n, P), from the same forward passes)."""
+    rows = torch.zeros(len(sequences), stack.size)
+
+    def add_rows(batch: Batch, recorder: Recorder, margin: torch.Tensor) -> None:
+        rows[batch.index.cpu()] = signed_rows(batch, recorder, margin, generator)
+
+    bounds: Bounds = lambda margin, _: margin.clamp(max=KEPT_MARGIN)  # noqa: E731
+    return answers_bounded(stack, sequences, also, bounds, on_margins=add_rows), rows
 
 
 def wanted(
@@ -217,16 +233,22 @@ def doubted(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Ten
 def retention_rows(
     stack: AdapterStack, batch_list: Sequence[Batch], count: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """One row (P,) a sequence: sum over its answer tokens of s_t * w_t * d margin_t / d theta with
-    random signs s_t, so that row'row is an unbiased piece of sum_t w_t^2 (d margin_t)(d margin_t)'.
-    w_t = 1 / max(1, margin_t / 2): a wide margin may move more."""
+    """`signed_rows` of all batches (count, P), against the whole vocabulary."""
     rows = torch.zeros(count, stack.size)
     for batch in batch_list:
         with stack.recording() as recorder:
             margin = margins(token_logprobs(stack.lm, batch, stack.first))
-            signs = torch.randint(0, 2, margin.shape, generator=generator).to(margin) * 2 - 1
-            weight = 1 / (margin.detach().abs() / 2).clamp(min=1)
-            objective = (signs * weight * margin).sum()
-            found, _ = recorder.rows(objective, batch.pack.segment, len(batch.index))
-            rows[batch.index.cpu()] = found.cpu()
+            rows[batch.index.cpu()] = signed_rows(batch, recorder, margin, generator)
     return rows
+
+
+def signed_rows(
+    batch: Batch, recorder: Recorder, margin: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """One row (P,) a sequence: sum over its answer tokens of s_t * w_t * d margin_t / d theta with
+    random signs s_t, so that row'row is an unbiased piece of sum_t w_t^2 (d margin_t)(d margin_t)'.
+    w_t = 1 / max(1, margin_t / 2): a wide margin may move more."""
+    signs = torch.randint(0, 2, margin.shape, generator=generator).to(margin) * 2 - 1
+    weight = 1 / (margin.detach().abs() / 2).clamp(min=1)
+    found, _ = recorder.rows((signs * weight * margin).sum(), batch.pack.segment, len(batch.index))
+    return found.cpu()

@@ -35,13 +35,14 @@ HARD = replace(
     DEFAULT,
     name="hard",
     goal=5.0,
+    done_gap=0.3,
     learn_steps=34,
     neighbours=1,
     live_facts=0,
     pulls=(0.001,),
     kept_weight=0.1,
 )
-BRIEF = replace(HARD, name="brief", coarse_steps=1, learn_steps=1)
+BRIEF = replace(HARD, name="brief", far_steps=1, learn_steps=1)
 
 
 @dataclass(frozen=True, slots=True)

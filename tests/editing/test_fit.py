@@ -18,7 +18,7 @@ from policies.editing.objectives import (
     token_logprobs,
     wanted,
 )
-from policies.editing.packing import Sequence_, split_prefix
+from policies.editing.packing import Sequence_, scored_hidden, split_prefix
 from policies.editing.wordings import parting
 from store.facts import Phrasing
 
@@ -35,6 +35,10 @@ def stack(tiny: LanguageModel) -> AdapterStack:
     return AdapterStack(tiny, scaled_modules(tiny, FIRST))
 
 
+def held(stack: AdapterStack, *asked: Sequence_) -> Answers:
+    return kept(stack, asked, NONE, torch.Generator().manual_seed(0))[0]
+
+
 def problem(stack: AdapterStack, want: Answers, keep: Answers) -> Problem:
     metric = Metric(torch.zeros(1, stack.size), eps=1.0, shrink=0.0)
     return Problem(stack, metric, want, keep, FitOptions(pulls=(1e-4,)), torch.zeros(stack.size))
@@ -43,18 +47,19 @@ def problem(stack: AdapterStack, want: Answers, keep: Answers) -> Problem:
 def test_a_restricted_head_gives_the_margins_of_the_whole_one(stack: AdapterStack) -> None:
     """Log odds agree with those over the whole vocabulary when all of it is let in, and a head with
     only the likeliest rivals is smaller."""
-    made = kept(stack, [sequence(stack.lm, "Where is Ada?", [5, 6, 7])], NONE)
-    size = stack.lm.model.get_output_embeddings().weight.shape[0]
-    _head, short, _greedy = restricted_head(stack, made.batches[0], torch.arange(size))
+    made = wanted(stack, [sequence(stack.lm, "Where is Ada?", [5, 6, 7])], NONE, goal=1.0)
+    size, (batch,) = stack.lm.model.get_output_embeddings().weight.shape[0], made.batches
     with torch.no_grad():
-        whole = margins(token_logprobs(stack.lm, made.batches[0], FIRST))
-    assert torch.allclose(short, whole, atol=1e-4)
+        hidden = scored_hidden(stack.lm, batch.pack, batch.hidden, FIRST)
+        head, _greedy = restricted_head(stack, batch, hidden, torch.arange(size))
+        whole = margins(token_logprobs(stack.lm, batch, FIRST))
+    assert torch.allclose(head.margins(hidden), whole, atol=1e-4)
     assert made.heads[0].weight.shape[0] < size
 
 
 def test_kept_answers_are_not_short_where_the_model_is_as_it_was(stack: AdapterStack) -> None:
     """Nothing is lost before anything moved, and something is once the scales have."""
-    made = kept(stack, [sequence(stack.lm, "Where is Ada?", [5, 6])], NONE)
+    made = held(stack, sequence(stack.lm, "Where is Ada?", [5, 6]))
     assert float(made.look(stack).shortfall.max()) < 1e-4
     stack.set(STAGE, torch.full((stack.size,), 0.5))
     assert float(made.look(stack).shortfall.max()) > 1e-4
@@ -75,7 +80,7 @@ def test_a_fit_raises_what_is_wanted_and_lowers_what_is_doubted(stack: AdapterSt
     """A token gains odds and loses them again when doubted, kept answers hold, and the stage adapter
     is left at what was found."""
     asked = sequence(stack.lm, "Where is Ada?", [5])
-    keep = kept(stack, [sequence(stack.lm, "Who is Bo?", [8, 9])], NONE)
+    keep = held(stack, sequence(stack.lm, "Who is Bo?", [8, 9]))
     want = wanted(stack, [asked], NONE, goal=1.0)
     zero = torch.zeros(stack.size)
     short = float(want.look(stack).shortfall.max())
@@ -92,7 +97,7 @@ def test_a_fit_raises_what_is_wanted_and_lowers_what_is_doubted(stack: AdapterSt
 def test_a_fit_that_breaks_down_says_so(stack: AdapterStack) -> None:
     """Scales that aren't finite end in an error, not in an edit."""
     asked = sequence(stack.lm, "Where is Ada?", [5])
-    want, keep = wanted(stack, [asked], NONE, goal=1.0), kept(stack, [asked], NONE)
+    want, keep = wanted(stack, [asked], NONE, goal=1.0), held(stack, asked)
     with pytest.raises(NoProgressError, match="finite"):
         fit(problem(stack, want, keep), torch.full((stack.size,), float("nan")), 5)
 
