@@ -155,7 +155,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen:
     """One batch as it was looked at: where, its shortfalls (n,), their rows (n, P), each by the root of its
     weight in the loss, and the rest of the gradient (P,), which has no rows: the shared prefix's."""
 
@@ -174,7 +174,8 @@ class _Seen:
         return min(1.0, left) * self.rest + short @ self.rows, self.rows[short > INACTIVE]
 
 
-def _see(problem: Problem, answers: Answers, x: torch.Tensor, cap: float, weight: float) -> _Seen:
+def see(problem: Problem, answers: Answers, x: torch.Tensor, cap: float, weight: float) -> Seen:
+    """A look at `answers`, one batch, and its derivatives at `x`, by its `weight` in the loss."""
     problem.stack.set(STAGE, x - problem.offset)
     look = answers.look(problem.stack)
     rows, gradient = look.linearise(cap)
@@ -182,7 +183,7 @@ def _see(problem: Problem, answers: Answers, x: torch.Tensor, cap: float, weight
     active = look.shortfall > INACTIVE
     short, rows = (scale * look.shortfall)[active], weight**0.5 * rows[active]
     mean = float(look.shortfall.sum()) / max(1, len(answers.batches[0].index))
-    return _Seen(x, short, rows, weight * gradient - short @ rows, look.gap, mean)
+    return Seen(x, short, rows, weight * gradient - short @ rows, look.gap, mean)
 
 
 def approach(
@@ -192,33 +193,33 @@ def approach(
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
 ) -> Fit:
     """The displacement x (P,) after at most `steps` far steps by the first of the `pulls`, and the largest
-    gap that a first look found. Fewer steps when `options` are met as far as the last looks know. They are cheap
-    and never taken back: `fit` says what came of them.
+    gap that a first look found. Fewer steps when `options` are met as far as the last looks know. They are
+    cheap and never taken back: `fit` says what came of them.
 
     Raises NoProgressError when a step's numbers aren't finite.
     """
     o, x, rho = problem.options, start, problem.options.rho
     first = damage = 0.0
     wanted, kept = problem.wanted.parts(), problem.kept.parts()
-    seen: dict[tuple[str, int], _Seen] = {}
+    want: dict[int, Seen] = {}
+    keep: dict[int, Seen] = {}
     for step in range(steps):
-        want, keep = step % len(wanted), step % max(1, len(kept))
-        seen["wanted", want] = _see(problem, wanted[want], x, o.nats, 1.0)
+        i, k = step % len(wanted), step % max(1, len(kept))
+        want[i] = see(problem, wanted[i], x, o.nats, 1.0)
         if kept:
-            seen["kept", keep] = _see(problem, kept[keep], x, float("inf"), o.kept_weight)
-        gap = max(s.gap for (kind, _), s in seen.items() if kind == "wanted")
-        damages = [s.damage for (kind, _), s in seen.items() if kind == "kept"]
-        damage = sum(damages) / max(1, len(damages))
+            keep[k] = see(problem, kept[k], x, float("inf"), o.kept_weight)
+        gap = max(s.gap for s in want.values())
+        damage = sum(s.damage for s in keep.values()) / max(1, len(keep))
         on_step(step + 1, gap, damage)
-        if len(seen) == len(wanted) + len(kept) and o.met(gap, damage):
+        if len(want) == len(wanted) and len(keep) == len(kept) and o.met(gap, damage):
             break
-        expected = [s.at(x) for s in seen.values()]
-        gradient = o.pulls[0] * problem.metric.apply(x) + sum(g for g, _ in expected)
-        x = x + _step(problem.metric, gradient, torch.cat([r for _, r in expected]), rho, o.cap)
+        first = max(first, gap) if step < len(wanted) else first
+        gradients, rows = zip(*(s.at(x) for s in (*want.values(), *keep.values())), strict=True)
+        gradient = o.pulls[0] * problem.metric.apply(x) + sum(gradients)
+        x = x + _step(problem.metric, gradient, torch.cat(rows), rho, o.cap)
         if not bool(torch.isfinite(x).all()):
             raise NoProgressError("fit adapter", f"far step {step + 1}", "its numbers aren't finite")
         rho = max(NEAR * o.rho, rho / 2)
-        first = max(first, gap) if step < len(wanted) else first
     problem.stack.set(STAGE, x - problem.offset)
     return Fit(x, first, damage)
 

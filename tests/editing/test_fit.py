@@ -7,8 +7,8 @@ import torch
 
 from policies.editing.adapters import STAGE, AdapterStack
 from policies.editing.architectures import scaled_modules
-from policies.editing.fit import FitOptions, Metric, NoProgressError, Problem, fit
-from policies.editing.model import LanguageModel, prompt_ids
+from policies.editing.fit import FitOptions, Metric, NoProgressError, Problem, approach, fit, see
+from policies.editing.model import LanguageModel, NotFiniteError, prompt_ids
 from policies.editing.objectives import (
     Answers,
     doubted,
@@ -94,12 +94,45 @@ def test_a_fit_raises_what_is_wanted_and_lowers_what_is_doubted(stack: AdapterSt
     assert float(doubt.look(stack).shortfall.max()) < 1.0, "at zero it is the goal's 1 nat short"
 
 
+def test_far_steps_look_at_one_batch_in_turn(stack: AdapterStack) -> None:
+    """Answers of several batches all come nearer, though each step looks at one of them; the start's gap is
+    told, and the stage adapter is left at what was found."""
+    asked = [sequence(stack.lm, f"Where is Ada {'now' * i}?", [5]) for i in range(9)]
+    want, keep = wanted(stack, asked, NONE, goal=1.0), held(stack, sequence(stack.lm, "Who is Bo?", [8, 9]))
+    assert len(want.parts()) > 1
+    zero, gaps = torch.zeros(stack.size), []
+    short = want.look(stack).shortfall
+    found = approach(problem(stack, want, keep), zero, 10, lambda _step, gap, _damage: gaps.append(gap))
+    assert found.gap == pytest.approx(float(short.max()), abs=0.5)
+    assert len(gaps) <= 10
+    assert bool((want.look(stack).shortfall < short - 0.5).all())
+
+
+def test_a_batch_is_expected_to_be_as_it_was_looked_at(stack: AdapterStack) -> None:
+    """Where nothing moved the remembered gradient is the exact one; far along what made an answer short the
+    other way, nothing is left of it."""
+    asked = [sequence(stack.lm, "Where is Ada?", [5, 6])]
+    want, zero = wanted(stack, asked, NONE, goal=1.0), torch.zeros(stack.size)
+    seen = see(problem(stack, want, held(stack, *asked)), want, zero, cap=3.0, weight=2.0)
+    stack.set(STAGE, zero)
+    _rows, exact = want.look(stack).linearise(cap=3.0)
+    gradient, rows = seen.at(zero)
+    assert torch.allclose(gradient, 2 * exact, atol=1e-4)
+    assert len(rows) == 1
+    gradient, rows = seen.at(-1e3 * rows[0])
+    assert len(rows) == 0
+    assert not bool(gradient.any())
+
+
 def test_a_fit_that_breaks_down_says_so(stack: AdapterStack) -> None:
     """Scales that aren't finite end in an error, not in an edit."""
     asked = sequence(stack.lm, "Where is Ada?", [5])
     want, keep = wanted(stack, [asked], NONE, goal=1.0), held(stack, asked)
+    nowhere = torch.full((stack.size,), float("nan"))
     with pytest.raises(NoProgressError, match="finite"):
-        fit(problem(stack, want, keep), torch.full((stack.size,), float("nan")), 5)
+        fit(problem(stack, want, keep), nowhere, 5)
+    with pytest.raises((NoProgressError, NotFiniteError), match="finite"):
+        approach(problem(stack, want, keep), nowhere, 5)
 
 
 def test_a_doubted_answer_is_scored_where_it_parts_from_the_new_one(tiny: LanguageModel) -> None:
