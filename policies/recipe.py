@@ -47,7 +47,7 @@ class Recipe:
     bank_weight: float = 450.0
     kept_weight: float = 4.0
     neighbours: int = 64
-    live_facts: int = 16
+    live_facts: int = 32
     random_modules: bool = False
 
 

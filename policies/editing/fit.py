@@ -163,6 +163,7 @@ class Seen:
     short: torch.Tensor
     rows: torch.Tensor
     rest: torch.Tensor
+    loss: float
     gap: float
     damage: float
 
@@ -183,7 +184,7 @@ def see(problem: Problem, answers: Answers, x: torch.Tensor, cap: float, weight:
     active = look.shortfall > INACTIVE
     short, rows = (scale * look.shortfall)[active], weight**0.5 * rows[active]
     mean = float(look.shortfall.sum()) / max(1, len(answers.batches[0].index))
-    return Seen(x, short, rows, weight * gradient - short @ rows, look.gap, mean)
+    return Seen(x, short, rows, weight * gradient - short @ rows, look.loss(cap), look.gap, mean)
 
 
 def approach(
@@ -205,7 +206,7 @@ def approach(
     keep: dict[int, Seen] = {}
     for step in range(steps):
         i, k = step % len(wanted), step % max(1, len(kept))
-        want[i] = see(problem, wanted[i], x, o.nats, 1.0)
+        before, want[i] = want.get(i), see(problem, wanted[i], x, o.nats, 1.0)
         if kept:
             keep[k] = see(problem, kept[k], x, float("inf"), o.kept_weight)
         gap = max(s.gap for s in want.values())
@@ -214,12 +215,15 @@ def approach(
         if len(want) == len(wanted) and len(keep) == len(kept) and o.met(gap, damage):
             break
         first = max(first, gap) if step < len(wanted) else first
+        if before is not None and want[i].loss > before.loss:
+            rho *= 4
+        elif step:
+            rho = max(NEAR * o.rho, rho / 2)
         gradients, rows = zip(*(s.at(x) for s in (*want.values(), *keep.values())), strict=True)
         gradient = o.pulls[0] * problem.metric.apply(x) + sum(gradients)
         x = x + _step(problem.metric, gradient, torch.cat(rows), rho, o.cap)
         if not bool(torch.isfinite(x).all()):
             raise NoProgressError("fit adapter", f"far step {step + 1}", "its numbers aren't finite")
-        rho = max(NEAR * o.rho, rho / 2)
     problem.stack.set(STAGE, x - problem.offset)
     return Fit(x, first, damage)
 
