@@ -26,6 +26,8 @@ from store.errors import PalimpsestError
 INACTIVE = 0.05  # nats; a smaller shortfall is no reason to bend a step
 SETTLED = 0.04  # a step that reduces F by a smaller share is the last one,
 HELD_BACK = 0.9  # unless it reduced F just as predicted: then only its damping made it short
+ASTRAY = 2.0  # times the loss that a batch had when it was last looked at: far steps have gone wrong
+REFUSED = 2  # steps that may be taken back for one of the `pulls`
 NEAR = 0.25  # of `rho`: where the damping of far steps ends and that of steps with all answers starts
 
 
@@ -194,8 +196,9 @@ def approach(
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
 ) -> Fit:
     """The displacement x (P,) after at most `steps` far steps by the first of the `pulls`, and the largest
-    gap that a first look found. Fewer steps when `options` are met as far as the last looks know. They are
-    cheap and never taken back: `fit` says what came of them.
+    gap that a first look found. Fewer steps when `options` are met as far as the last looks know. Steps after
+    which a batch of wordings is worse than when it was last looked at are followed by more damping, and taken
+    back when it is much worse; `fit` says what came of all.
 
     Raises NoProgressError when a step's numbers aren't finite.
     """
@@ -206,7 +209,14 @@ def approach(
     keep: dict[int, Seen] = {}
     for step in range(steps):
         i, k = step % len(wanted), step % max(1, len(kept))
-        before, want[i] = want.get(i), see(problem, wanted[i], x, o.nats, 1.0)
+        before, now = want.get(i), see(problem, wanted[i], x, o.nats, 1.0)
+        if before is not None and now.loss > before.loss:
+            rho *= 4
+        elif step:
+            rho = max(NEAR * o.rho, rho / 2)
+        if before is not None and now.loss > ASTRAY * before.loss + o.gap:
+            x, now = before.x, before
+        want[i] = now
         if kept:
             keep[k] = see(problem, kept[k], x, float("inf"), o.kept_weight)
         gap = max(s.gap for s in want.values())
@@ -215,10 +225,6 @@ def approach(
         if len(want) == len(wanted) and len(keep) == len(kept) and o.met(gap, damage):
             break
         first = max(first, gap) if step < len(wanted) else first
-        if before is not None and want[i].loss > before.loss:
-            rho *= 4
-        elif step:
-            rho = max(NEAR * o.rho, rho / 2)
         gradients, rows = zip(*(s.at(x) for s in (*want.values(), *keep.values())), strict=True)
         gradient = o.pulls[0] * problem.metric.apply(x) + sum(gradients)
         x = x + _step(problem.metric, gradient, torch.cat(rows), rho, o.cap)
@@ -235,7 +241,7 @@ def fit(
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
 ) -> Fit:
     """The displacement x (P,) from where the metric is centred, after at most `steps` steps for each of the
-    `pulls`: fewer when `options` are met or F has settled.
+    `pulls`, not counting those taken back: fewer when `options` are met or F has settled.
 
     A step whose numbers aren't finite is taken back like any that doesn't help. Raises NoProgressError
     when they aren't at the start.
@@ -247,8 +253,9 @@ def fit(
     slope = None  # derivatives at `best`, once they are needed
     for pull in o.pulls:
         rho, backoff = NEAR * o.rho, 2.0
-        for step in range(1, steps + 1):
-            on_step(step, best.gap, best.damage)
+        taken = refused = 0
+        while taken < steps and refused <= REFUSED:
+            on_step(taken + 1, best.gap, best.damage)
             if o.met(best.gap, best.damage):
                 break
             slope = slope or problem.linearise(best)
@@ -259,8 +266,9 @@ def fit(
             tried = problem.look(best.x + move)
             won = best.value(pull) - tried.value(pull)
             if not won > 0:
-                rho, backoff = rho * 2 * backoff, backoff * 2
+                rho, backoff, refused = rho * 2 * backoff, backoff * 2, refused + 1
                 continue
+            taken += 1
             ratio = won / max(predicted, 1e-9)
             rho, backoff = rho * max(0.5, 1 - (2 * ratio - 1) ** 3), 2.0
             settled = ratio < HELD_BACK and won < SETTLED * best.value(pull)
