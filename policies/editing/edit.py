@@ -26,7 +26,7 @@ from policies.editing.neighbours import QUESTION_TOKENS, Told, around, told_sequ
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief
-from policies.editing.wordings import Before, old_names, parting, wordings
+from policies.editing.wordings import Before, Wording, old_names, parting, wordings
 from policies.recipe import Recipe
 from policies.relations import trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
@@ -249,16 +249,12 @@ class _Editor:
     def _wanted(self, said: str) -> Answers:
         """A new object decides by its own tokens in the wordings that were given, while talk around them only
         helps; doubt is in the whole sentence of all."""
-        given = frozenset(self.request.train)
-        spans = [
-            slice(None)
-            if said == UNSURE
-            else w.object_tokens(self.lm, said, UNSURE)
-            if w.phrasing in given
-            else slice(0)
-            for w in self.wordings
-        ]
+        spans = [] if said == UNSURE else [self._deciding(w, said) for w in self.wordings]
         return wanted(self.stack, self._sequences(said), self.said, self.recipe.goal, spans)
+
+    def _deciding(self, wording: Wording, said: str) -> slice:
+        given = wording.phrasing in self.request.train
+        return wording.object_tokens(self.lm, said, UNSURE) if given else slice(0)
 
     def _doubted(self, old: str) -> Answers:
         """The old answer where the model would have to say something else for it; a sample of wordings."""
@@ -271,15 +267,14 @@ class _Editor:
         """A few far steps. Finding nothing cheap is no failure: the gates tell whether it matters."""
         r = self.recipe
         problem = self._problem(target, start, r.unlearn_gap)
-        return approach(problem, start, r.unlearn_steps, self._on_step("unlearn")).x
+        return approach(problem, start, r.unlearn_steps, self._on_step("unlearn"))
 
     def _fit(self, name: str, target: Answers, start: torch.Tensor, near: int, gap: float) -> Fit:
         """Far steps, then `near` ones with all answers at once, with a smaller norm first and a larger one
         while more than `gap` is left."""
         problem, on_step = self._problem(target, start, gap), self._on_step(name)
-        far = approach(problem, start, self.recipe.far_steps, on_step)
-        found = fit(problem, far.x, near, on_step)
-        if found.gap > gap and found.gap >= far.gap:
+        found = fit(problem, approach(problem, start, self.recipe.far_steps, on_step), near, on_step)
+        if found.gap > gap and found.gap >= problem.gap(start):
             raise NoProgressError(f"fit {name} adapter", "all its steps", "none of them helped")
         return found
 

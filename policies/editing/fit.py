@@ -146,14 +146,21 @@ class Problem:
 
     def linearise(self, point: _Point) -> tuple[torch.Tensor, torch.Tensor]:
         """(gradient of the losses (P,), rows (n, P) of the answers that are short). Once for a point."""
-        o = self.options
-        want, want_gradient = point.wanted.linearise(o.nats)
-        keep, keep_gradient = point.kept.linearise(float("inf"))
-        rows = [
-            want[point.wanted.shortfall > INACTIVE],
-            o.kept_weight**0.5 * keep[point.kept.shortfall > INACTIVE],
-        ]
-        return want_gradient + o.kept_weight * keep_gradient, torch.cat(rows)
+        want, want_rows = derivatives(point.wanted, self.options.nats, 1.0)
+        keep, keep_rows = derivatives(point.kept, float("inf"), self.options.kept_weight)
+        return want + keep, torch.cat([want_rows, keep_rows])
+
+    def gap(self, x: torch.Tensor) -> float:
+        """The largest gap at `x`, where the stage adapter is left."""
+        self.stack.set(STAGE, x - self.offset)
+        return self.wanted.look(self.stack).gap
+
+
+def derivatives(look: Look, cap: float, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(gradient (P,) of a look's loss by its `weight` in F, rows (k, P) of the answers that are short). Once
+    for a look."""
+    rows, gradient = look.linearise(cap)
+    return weight * gradient, weight**0.5 * rows[look.shortfall > INACTIVE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +188,10 @@ def see(problem: Problem, answers: Answers, x: torch.Tensor, cap: float, weight:
     """A look at `answers`, one batch, and its derivatives at `x`, by its `weight` in the loss."""
     problem.stack.set(STAGE, x - problem.offset)
     look = answers.look(problem.stack)
-    rows, gradient = look.linearise(cap)
-    scale = (weight * (cap / look.shortfall.clamp(min=INACTIVE)).clamp(max=1)).sqrt()
-    active = look.shortfall > INACTIVE
-    short, rows = (scale * look.shortfall)[active], weight**0.5 * rows[active]
-    mean = float(look.shortfall.sum()) / max(1, len(answers.batches[0].index))
-    return Seen(x, short, rows, weight * gradient - short @ rows, look.loss(cap), look.gap, mean)
+    gradient, rows = derivatives(look, cap, weight)
+    short = ((weight * look.weights(cap)).sqrt() * look.shortfall)[look.shortfall > INACTIVE]
+    mean = float(look.shortfall.sum()) / len(answers.batches[0].index)
+    return Seen(x, short, rows, gradient - short @ rows, look.loss(cap), look.gap, mean)
 
 
 def approach(
@@ -194,16 +199,15 @@ def approach(
     start: torch.Tensor,
     steps: int,
     on_step: Callable[[int, float, float], None] = lambda step, gap, damage: None,
-) -> Fit:
-    """The displacement x (P,) after at most `steps` far steps by the first of the `pulls`, and the largest
-    gap that a first look found. Fewer steps when `options` are met as far as the last looks know. Steps after
-    which a batch of wordings is worse than when it was last looked at are followed by more damping, and taken
-    back when it is much worse; `fit` says what came of all.
+) -> torch.Tensor:
+    """The displacement x (P,) after at most `steps` far steps by the first of the `pulls`: fewer when
+    `options` are met as far as the last looks know. Steps after which a batch of wanted answers is worse than
+    when it was last looked at are followed by more damping, and taken back when it is much worse. `fit` says
+    what came of all.
 
     Raises NoProgressError when a step's numbers aren't finite.
     """
     o, x, rho = problem.options, start, problem.options.rho
-    first = damage = 0.0
     wanted, kept = problem.wanted.parts(), problem.kept.parts()
     want: dict[int, Seen] = {}
     keep: dict[int, Seen] = {}
@@ -224,14 +228,13 @@ def approach(
         on_step(step + 1, gap, damage)
         if len(want) == len(wanted) and len(keep) == len(kept) and o.met(gap, damage):
             break
-        first = max(first, gap) if step < len(wanted) else first
         gradients, rows = zip(*(s.at(x) for s in (*want.values(), *keep.values())), strict=True)
         gradient = o.pulls[0] * problem.metric.apply(x) + sum(gradients)
         x = x + _step(problem.metric, gradient, torch.cat(rows), rho, o.cap)
         if not bool(torch.isfinite(x).all()):
             raise NoProgressError("fit adapter", f"far step {step + 1}", "its numbers aren't finite")
     problem.stack.set(STAGE, x - problem.offset)
-    return Fit(x, first, damage)
+    return x
 
 
 def fit(

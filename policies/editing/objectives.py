@@ -144,12 +144,16 @@ class Look:
         near = self.shortfall.clamp(max=cap)
         return float((near * (self.shortfall - near / 2)).sum())
 
+    def weights(self, cap: float) -> torch.Tensor:
+        """(n,): the share of its quadratic pull that `loss(cap)` leaves each answer."""
+        return (cap / self.shortfall.clamp(min=1e-6)).clamp(max=1)
+
     def linearise(self, cap: float) -> tuple[torch.Tensor, torch.Tensor]:
         """(Gauss-Newton rows (n, P), exact gradient (P,)) of `loss(cap)`. Rows lack the shared
         prefix's part, the gradient has it. Can be called once: it frees the graph."""
         count = len(self.shortfall)
         rows, gradient = torch.zeros(count, self.size), torch.zeros(self.size)
-        weight = (cap / self.shortfall.clamp(min=1e-6)).clamp(max=1)
+        weight = self.weights(cap)
         for batch, recorder, squares in self.parts:
             if not bool(squares.detach().any()):
                 continue  # nothing is short: all its derivatives are zero
@@ -205,8 +209,10 @@ def kept(
     def add_rows(batch: Batch, recorder: Recorder, margin: torch.Tensor) -> None:
         rows[batch.index.cpu()] = signed_rows(batch, recorder, margin, generator)
 
-    bounds: Bounds = lambda margin, _: margin.clamp(max=KEPT_MARGIN)  # noqa: E731
-    return answers_bounded(stack, sequences, also, bounds, on_margins=add_rows), rows
+    made = answers_bounded(
+        stack, sequences, also, lambda margin, _: margin.clamp(max=KEPT_MARGIN), on_margins=add_rows
+    )
+    return made, rows
 
 
 def wanted(
