@@ -12,7 +12,18 @@ from policies.editing.bank import Bank, Question
 from policies.editing.measure import answers
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
-from policies.editing.neighbours import ROUND, Told, around, as_far_as, ask_about, asked_about, told, up_to
+from policies.editing.neighbours import (
+    ROUND,
+    About,
+    Told,
+    around,
+    as_far_as,
+    ask_about,
+    asked_about,
+    spread,
+    told,
+    up_to,
+)
 from store.facts import FactKey, Phrasing
 from tests.editing.families import request
 
@@ -47,29 +58,59 @@ def test_a_live_facts_answer_is_cut_off_after_its_object() -> None:
     assert up_to("She lives in Oslo.", "Rome") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Ada plays a bass guitar, loudly.", ("Ada plays a bass guitar", "bass guitar")),
+        ("Ada is a guitar player.", ("", "")),
+        ("Ada is renowned.", ("", "")),
+    ],
+)
+def test_an_object_in_small_letters_is_what_a_name_ends_with(text: str, kept: tuple[str, str]) -> None:
+    """A word before another one only describes it."""
+    assert as_far_as(text, {"guitar"}, small=True) == kept
+    assert as_far_as(text, {"guitar"}) == ("", "")
+
+
 def test_answers_that_two_wordings_give_come_first() -> None:
     """Firm ones before those whose object only other subjects' clozes name; talk without an object comes
-    last, and a word of the prompt is no object."""
+    last, and neither a word of the prompt nor of a cloze's second sentence is an object."""
     said = {
         "Where is Ada?": "Ada is in Oslo, far off.",
         "Where is Bo?": "Bo is in Bern, I say.",
         "Where is Cy?": "That is a good question.",
-        "Where is Di?": "Di is Di.",
+        "Where is Di?": "Di is Di. She is.",
         "Ada is in": " Bern. Bern is",
         "Bo is in": " Bern, the",
         "Cy is in": " Oslo, I think",
-        "Di is in": " Oslo, and Oslo",
+        "Di is in": " Oslo. Good of Di. That She",
     }
     asked = asked_about(["Ada", "Bo", "Cy", "Di"], [QUESTION, CLOZE])
-    given = [(said[question.text], said[cloze.text]) for _, question, cloze in asked]
-    bo, ada, di = (next(q for name, q, _ in asked if name == n) for n in ("Bo", "Ada", "Di"))
-    cy = next(q for name, q, _ in asked if name == "Cy")
-    assert told(asked, given) == [
+    given = {p: said[p.text] for a in asked for p in (*a.questions, *a.clozes)}
+    ada, bo, cy, di = (a.questions[0] for a in asked)
+    assert told(asked, given, ["Rome"]) == [
         Told("Bo", bo, "Bo is in Bern", 2, "Bern"),
         Told("Ada", ada, "Ada is in Oslo", 1, "Oslo"),
         Told("Cy", cy, "That is a good question", 0),
         Told("Di", di, "Di is Di", 0),
     ]
+
+
+def test_objects_are_written_like_the_known_ones() -> None:
+    """Where the edited fact's object is in small letters, so are the others'."""
+    asked = asked_about(["Ada"], [QUESTION, CLOZE])
+    (question,), (cloze,) = asked[0].questions, asked[0].clozes
+    given = {question: "Ada is in the garden. He", cloze: " the big garden. He"}
+    assert told(asked, given, ["kitchen"]) == [Told("Ada", question, "Ada is in the garden", 2, "garden")]
+    assert told(asked, given, ["Rome"]) == [Told("Ada", question, "Ada is in the garden", 0)]
+
+
+def test_as_many_objects_as_there_are_come_before_one_of_them_again() -> None:
+    """Among the equally sure; the order is else as it was."""
+    said = ["Bern", "Bern", "bern", "Oslo"]
+    found = [Told(str(i), QUESTION, "", 2, name) for i, name in enumerate(said)]
+    found.append(Told("4", QUESTION, "", 1, "Rome"))
+    assert [t.subject for t in spread([*found[4:], *found[:4]])] == ["0", "3", "1", "2", "4"]
 
 
 def test_a_names_wordings_dont_depend_on_the_other_names() -> None:
@@ -78,10 +119,33 @@ def test_a_names_wordings_dont_depend_on_the_other_names() -> None:
     names = [f"N{i}" for i in range(20)]
     both = asked_about(names, [QUESTION, more, CLOZE])
     assert both[7:8] == asked_about(names[7:8], [QUESTION, more, CLOZE])
-    assert {q.text.replace(n, "{subject}") for n, q, _ in both} == {QUESTION.text, more.text}
-    assert all(c == Phrasing(f"{n} is in", False) for n, _, c in both)
-    assert asked_about(["A"], [CLOZE]) == [("A", Phrasing("A is in", False), Phrasing("A is in", False))]
+    for a in both:
+        assert {q.text.replace(a.subject, "{subject}") for q in a.questions} == {QUESTION.text, more.text}
+    assert {a.questions[0].text.replace(a.subject, "{subject}") for a in both} == {QUESTION.text, more.text}
+    assert all(a.clozes == (Phrasing(f"{a.subject} is in", False),) for a in both)
+    alone = (Phrasing("A is in", False),)
+    assert asked_about(["A"], [CLOZE]) == [About("A", alone, alone)]
     assert asked_about(["A"], []) == []
+
+
+def test_a_subject_is_asked_in_other_words_until_it_is_sure(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those that evade are, and the wording that came to an object is the one that is kept."""
+    asked: list[str] = []
+
+    def answered(_base: LanguageModel, phrasings: Sequence[Phrasing], **_how: object) -> list[str]:
+        asked.extend(p.text for p in phrasings)
+        evaded = {"Where is Ada?", "Tell me of Bo."}
+        return ["Good question." if p.text in evaded else "It is Rome." for p in phrasings]
+
+    monkeypatch.setattr(memo, "answers", answered)
+    more = Phrasing("Tell me of {subject}.", True)
+    about = asked_about(["Ada", "Bo", "Cy"], [QUESTION, more, CLOZE])
+    found = ask_about(tiny, Memo(), about, ["Oslo"], 9, lambda _stage: None)
+    assert {t.sure for t in found} == {2}
+    evaded = [a.questions[0].text in {"Where is Ada?", "Tell me of Bo."} for a in about]
+    assert len(asked) == 6 + sum(evaded)
 
 
 def test_names_are_asked_in_rounds_until_enough_are_sure(tiny: LanguageModel, tmp_path: Path) -> None:
@@ -89,12 +153,33 @@ def test_names_are_asked_in_rounds_until_enough_are_sure(tiny: LanguageModel, tm
     stages: list[str] = []
     remembered = Memo(tmp_path / "said.json")
     names = [f"Name{i}" for i in range(ROUND + 3)]
-    first = ask_about(tiny, remembered, names, [QUESTION, CLOZE], 0, stages.append)
+    about = asked_about(names, [QUESTION, CLOZE])
+    first = ask_about(tiny, remembered, about, ["Rome"], 0, stages.append)
     assert {t.subject for t in first} <= set(names[:ROUND])
     again: list[str] = []
-    assert ask_about(tiny, Memo(tmp_path / "said.json"), names, [QUESTION, CLOZE], 0, again.append) == first
+    assert ask_about(tiny, Memo(tmp_path / "said.json"), about, ["Rome"], 0, again.append) == first
     assert stages
     assert not again
+
+
+def test_talk_is_kept_only_where_nothing_comes_to_an_object(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held to evasions, other wordings of the edited fact would evade too; without any, nothing is held."""
+    known = ["Bo"]
+
+    def answered(_base: LanguageModel, phrasings: Sequence[Phrasing], **_how: object) -> list[str]:
+        return ["Rome." if any(n in p.text for n in known) else "a good question" for p in phrasings]
+
+    monkeypatch.setattr(memo, "answers", answered)
+    bank = Bank((), torch.zeros(0, 1), (), ())
+    names = ("Ada", "Measured", "Bo", "Measured too", "Cy")
+    asked = replace(request(), new="Oslo", old="Bern", templates=(QUESTION, CLOZE), neighbours=names)
+    kept = [t.subject for t in around(tiny, bank, asked, (), 9, lambda _stage: None)]
+    assert kept == ["Bo"]
+    known.clear()
+    found = around(tiny, replace(bank, memo=Memo()), asked, (), 9, lambda _stage: None)
+    assert [t.subject for t in found] == ["Ada", "Bo", "Cy"]
 
 
 def test_facts_that_are_live_judged_or_measured_are_not_kept(
