@@ -92,24 +92,26 @@ def ask_about(
     subject in other words while it isn't. Remembered: asking about a relation costs once. `like`: objects of
     the relation."""
     said: dict[Phrasing, str] = {}
+    endings: dict[Phrasing, str] = {}
     found: list[Told] = []
 
-    def ask(kind: str, tokens: int, phrasings: list[Phrasing]) -> None:
+    def ask(kind: str, tokens: int, phrasings: list[Phrasing]) -> dict[Phrasing, str]:
         given = memo.answers(
             base,
             phrasings,
             max_new_tokens=tokens,
             on_batch=lambda done: beat(f"neighbours, {kind}: {done} of at most {len(phrasings)}"),
         )
-        said.update(zip(phrasings, given, strict=True))
+        return dict(zip(phrasings, given, strict=True))
 
     for begin in range(0, min(MOST, len(about)), ROUND):
         asked = about[: begin + ROUND]
         unsure = asked[begin:]
-        ask("clozes", CLOZE_TOKENS, [c for a in unsure for c in a.clozes])
+        endings |= ask("clozes", CLOZE_TOKENS, [c for a in unsure for c in a.clozes])
         for turn in range(WORDINGS):
-            ask("questions", QUESTION_TOKENS, [a.questions[turn] for a in unsure if turn < len(a.questions)])
-            found = told(asked, said, like)
+            put = [a.questions[turn] for a in unsure if turn < len(a.questions)]
+            said |= ask("questions", QUESTION_TOKENS, put)
+            found = told(asked, endings, said, like)
             sure = {t.subject for t in found if t.sure == 2}
             unsure = [a for a in unsure if a.subject not in sure]
         if len(sure) >= wanted:
@@ -117,24 +119,24 @@ def ask_about(
     return found
 
 
-def told(asked: Sequence[About], said: Mapping[Phrasing, str], like: Sequence[str]) -> list[Told]:
-    """The answer to one question about each subject, as far as an object where one reaches it; surest first,
-    else in the order of `asked`.
+def told(
+    asked: Sequence[About], endings: Mapping[Phrasing, str], said: Mapping[Phrasing, str], like: Sequence[str]
+) -> list[Told]:
+    """The answer to one question about each subject, as far as an object where one reaches it; ordered as
+    `spread` does. `endings`: what clozes go on with; `said`: the answers to questions, where they were put.
 
     An object is what a cloze about the subject goes on with, or clozes about two others; what the question
     says itself is none. Clozes are only asked for that: kept as answers they don't hold those to questions.
     """
     small = any(name[0].islower() for name in like)
-    named = [{w for c in a.clozes for w in _names(said[c], c.text, small=small)} for a in asked]
+    named = [{w for c in a.clozes for w in _names(endings[c], c.text, small=small)} for a in asked]
     counted = Counter(w for found in named for w in found)
     shared = {w for w, n in counted.items() if n > 1} | {w for name in like for w in words(name)}
     best: list[Told] = []
     for a, own in zip(asked, named, strict=True):
         found: list[Told] = []
         for question in a.questions:
-            if question not in said:
-                continue
-            answer = said[question]
+            answer = said.get(question, "")
             cut, name = as_far_as(answer, (own | shared) - set(words(question.text)), small=small)
             sure = 0 if not cut else 2 if set(words(cut)) & own else 1
             if kept := cut or first_sentence(answer):
@@ -147,11 +149,12 @@ def told(asked: Sequence[About], said: Mapping[Phrasing, str], like: Sequence[st
 def spread(found: Sequence[Told]) -> list[Told]:
     """The surest first, and of those as many objects as there are before one of them comes again."""
     seen: Counter[tuple[int, str]] = Counter()
-    turns: list[tuple[int, int, Told]] = []
-    for t in found:
-        turns.append((-t.sure, seen[t.sure, t.object.casefold()], t))
+
+    def turn(t: Told) -> tuple[int, int]:
         seen[t.sure, t.object.casefold()] += 1
-    return [t for *_, t in sorted(turns, key=lambda turn: turn[:2])]
+        return -t.sure, seen[t.sure, t.object.casefold()]
+
+    return sorted(found, key=turn)
 
 
 def asked_about(names: Sequence[str], templates: Sequence[Phrasing]) -> list[About]:

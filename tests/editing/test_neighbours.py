@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from policies.editing.measure import answers
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
 from policies.editing.neighbours import (
+    CLOZE_TOKENS,
     ROUND,
     About,
     Told,
@@ -86,9 +88,10 @@ def test_answers_that_two_wordings_give_come_first() -> None:
         "Di is in": " Oslo. Good of Di. That She",
     }
     asked = asked_about(["Ada", "Bo", "Cy", "Di"], [QUESTION, CLOZE])
-    given = {p: said[p.text] for a in asked for p in (*a.questions, *a.clozes)}
+    given = {a.questions[0]: said[a.questions[0].text] for a in asked}
+    endings = {a.clozes[0]: said[a.clozes[0].text] for a in asked}
     ada, bo, cy, di = (a.questions[0] for a in asked)
-    assert told(asked, given, ["Rome"]) == [
+    assert told(asked, endings, given, ["Rome"]) == [
         Told("Bo", bo, "Bo is in Bern", 2, "Bern"),
         Told("Ada", ada, "Ada is in Oslo", 1, "Oslo"),
         Told("Cy", cy, "That is a good question", 0),
@@ -100,9 +103,27 @@ def test_objects_are_written_like_the_known_ones() -> None:
     """Where the edited fact's object is in small letters, so are the others'."""
     asked = asked_about(["Ada"], [QUESTION, CLOZE])
     (question,), (cloze,) = asked[0].questions, asked[0].clozes
-    given = {question: "Ada is in the garden. He", cloze: " the big garden. He"}
-    assert told(asked, given, ["kitchen"]) == [Told("Ada", question, "Ada is in the garden", 2, "garden")]
-    assert told(asked, given, ["Rome"]) == [Told("Ada", question, "Ada is in the garden", 0)]
+    endings, said = {cloze: " the big garden. He"}, {question: "Ada is in the garden. He"}
+    sure = Told("Ada", question, "Ada is in the garden", 2, "garden")
+    assert told(asked, endings, said, ["kitchen"]) == [sure]
+    assert told(asked, endings, said, ["Rome"]) == [replace(sure, sure=0, object="")]
+
+
+def test_wordings_of_one_kind_are_told_apart_by_what_they_are_asked_for(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relation without questions asks its clozes as such too; a short ending isn't taken for an answer."""
+    about = asked_about(["Ada"], [CLOZE, Phrasing("They saw {subject} in", False)])
+    evaded = about[0].questions[0]
+
+    def answered(_base: LanguageModel, phrasings: Sequence[Phrasing], **how: Any) -> list[str]:
+        if how["max_new_tokens"] == CLOZE_TOKENS:
+            return [" Rome" for _ in phrasings]
+        return [" a place" if p == evaded else " the city of Rome" for p in phrasings]
+
+    monkeypatch.setattr(memo, "answers", answered)
+    found = ask_about(tiny, Memo(), about, ["Oslo"], 9, lambda _stage: None)
+    assert [t.answer for t in found] == [" the city of Rome"]
 
 
 def test_as_many_objects_as_there_are_come_before_one_of_them_again() -> None:
