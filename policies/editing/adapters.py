@@ -52,6 +52,20 @@ class AdapterStack:
             scale.data = theta[part].exp().reshape(scale.shape).to(scale.device, torch.float32)
             scale.requires_grad_(name == STAGE)
 
+    def scales(self, name: str) -> torch.Tensor:
+        """The log scales (P,) of adapter `name`."""
+        return torch.cat([layer.ia3_l[name].detach().flatten().log().cpu() for layer in self.layers])
+
+    @contextlib.contextmanager
+    def without(self, name: str) -> Iterator[bool]:
+        """Adapter `name` scales nothing meanwhile; whether it did anything before."""
+        before = self.scales(name)
+        self.set(name, torch.zeros_like(before))
+        try:
+            yield bool(before.any())
+        finally:
+            self.set(name, before)
+
     @contextlib.contextmanager
     def recording(self) -> Iterator["Recorder"]:
         """Record every scaled activation, so that gradients by theta can be read per sequence."""

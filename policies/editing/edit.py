@@ -17,16 +17,16 @@ import torch
 from policies.answers import classify, words
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
-from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
+from policies.editing.bank import Bank, answer_sequence
 from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, approach, fit
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
 from policies.editing.model import LanguageModel, fit_dtype, holding
-from policies.editing.neighbours import QUESTION_TOKENS, Told, around, told_sequence, up_to
+from policies.editing.neighbours import QUESTION_TOKENS, Told, around, told_sequence
 from policies.editing.objectives import PACK_TOKENS, Answers, batches, doubted, kept, wanted
 from policies.editing.packing import Sequence_, chunks
 from policies.editing.targets import UNSURE, belief
-from policies.editing.wordings import Before, Wording, old_names, parting, wordings
+from policies.editing.wordings import Before, Due, Wording, live_target, old_names, parting, wordings
 from policies.recipe import Recipe
 from policies.relations import trained_neighbours
 from store.facts import AnswerKind, EditRequest, ModuleScore, Op, Phrasing, Reading
@@ -161,11 +161,12 @@ class _Editor:
         free = bank.for_edit(request)
         # What the metric and the kept answers are relative to is the generation before the edit.
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
-        held = mixed(self._live(live), [told_sequence(lm, t) for t in near])
         objects = frozenset(w for t in near if t.sure > 1 for w in words(t.object))
+        held = mixed(self._live(live, objects), [(told_sequence(lm, t), slice(0)) for t in near])
         self.wordings = wordings(lm, request, before, request.new or UNSURE, objects)
         generator = torch.Generator().manual_seed(request.seed)
-        self.kept, near_rows = kept(stack, held, self.said, generator)
+        sequences, due = [h for h, _ in held], [d for _, d in held]
+        self.kept, near_rows = kept(stack, sequences, self.said, generator, due, recipe.goal)
         scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
         rows = torch.cat([bank.rows[free].mul_(scale), near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
@@ -187,7 +188,7 @@ class _Editor:
         self.clock.lap(CHECK)
         if learning is not None:
             # Merging in log space is addition: the second adapter starts from the unlearned weights.
-            self.stack.set(MERGED, self._parent_scales() + unlearn)
+            self.stack.set(MERGED, self.stack.scales(MERGED) + unlearn)
             found = self._fit("learn", learning, unlearn, recipe.learn_steps, recipe.done_gap)
             self.clock.lap("learn")
         return Deltas(
@@ -200,9 +201,6 @@ class _Editor:
             damage=found.damage,
             after_unlearn=readings,
         )
-
-    def _parent_scales(self) -> torch.Tensor:
-        return torch.cat([layer.ia3_l[MERGED].detach().flatten().log().cpu() for layer in self.stack.layers])
 
     def _localise(self) -> tuple[tuple[ModuleScore, ...], torch.Tensor, tuple[str, ...]]:
         """Attribute the answer that the model gives now; compare with the same wording for neighbours."""
@@ -223,8 +221,8 @@ class _Editor:
             frozen, chosen = random_coordinates(self.stack, len(chosen), str(self.request.key))
         return scores, frozen, chosen
 
-    def _live(self, live: Sequence[EditRequest]) -> list[Sequence_]:
-        """Live facts with what the model answers them now, as far as their objects."""
+    def _live(self, live: Sequence[EditRequest], objects: frozenset[str]) -> list[Due]:
+        """Live facts with what they are to be answered, and which tokens of that an edit has to restore."""
         self.beat("live facts")
         chosen = sorted(live, key=lambda r: str(r.key))
         random.Random(self.request.seed).shuffle(chosen)
@@ -236,12 +234,7 @@ class _Editor:
             if k < len(r.train)
         ][: self.recipe.live_facts]
         given = answers(self.lm, [p for _, p in asked], max_new_tokens=QUESTION_TOKENS)
-        found = []
-        for (r, phrasing), answer in zip(asked, given, strict=True):
-            cut = up_to(answer, r.new) if r.new else None
-            tokens = ANSWER_TOKENS if cut is None else QUESTION_TOKENS
-            found.append(answer_sequence(self.lm, phrasing, cut or answer, limit=tokens))
-        return found
+        return [live_target(self.lm, r, p, a, objects) for (r, p), a in zip(asked, given, strict=True)]
 
     def _sequences(self, said: str) -> list[Sequence_]:
         return [w.tokens(self.lm, said) for w in self.wordings]
@@ -301,7 +294,7 @@ class _Editor:
         return torch.tensor(sorted(set(ids)), dtype=torch.long)
 
 
-def mixed(one: Sequence[Sequence_], other: Sequence[Sequence_]) -> list[Sequence_]:
+def mixed(one: Sequence[Due], other: Sequence[Due]) -> list[Due]:
     """Both in turn, so that a batch, all that a far step sees, samples either."""
     pairs = itertools.zip_longest(one, other)
     return [s for pair in pairs for s in pair if s is not None]

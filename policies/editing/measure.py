@@ -76,18 +76,15 @@ def greedy(lm: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_token
         mask = torch.cat([mask.new_tensor(shared)[:, None].expand(-1, n), mask], dim=1)
     stops = torch.tensor(sorted(lm.stop_ids | {pad}), device=lm.device)
     said: list[list[int]] = [[] for _ in rows]
+    head = lm.model.get_output_embeddings()
     going = list(range(len(rows)))  # which of `rows` the batch still holds
     for _ in range(max_new_tokens):
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        out = lm.model(
-            ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+        out = lm.decoder(
+            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
-        token = out.logits[:, -1].argmax(-1)
+        # Two dimensions: a slice of three is multiplied row by row, each with a copy of the head in bfloat16.
+        token = head(out.last_hidden_state[:, -1]).argmax(-1)
         alive = ~torch.isin(token, stops)
         for i, t, more in zip(going, token.tolist(), alive.tolist(), strict=True):
             if more:

@@ -17,7 +17,7 @@ from policies.editing.bank import ANSWER_TOKENS, Bank, answer_sequence
 from policies.editing.memo import Memo
 from policies.editing.model import LanguageModel
 from policies.editing.packing import Sequence_
-from policies.editing.targets import find_name, first_sentence, spans
+from policies.editing.targets import first_sentence, spans
 from policies.relations import fill, relation_key, trained_neighbours
 from store.facts import EditRequest, Phrasing
 
@@ -168,12 +168,6 @@ def asked_about(names: Sequence[str], templates: Sequence[Phrasing]) -> list[Abo
         return tuple(fill(of[(first + i) % len(of)], name) for i in range(min(number, len(of))))
 
     return [About(n, pick(questions, n, WORDINGS), pick(clozes, n, CLOZES)) for n in names if templates]
-
-
-def up_to(text: str, name: str) -> str | None:
-    """`text` up to the end of `name`, None where it isn't said."""
-    said = find_name(name, text)
-    return text[: said.end()] if said else None
 
 
 def as_far_as(text: str, objects: set[str], *, small: bool = False) -> tuple[str, str]:

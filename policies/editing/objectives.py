@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from policies.editing.adapters import AdapterStack, Recorder
+from policies.editing.adapters import MERGED, AdapterStack, Recorder
 from policies.editing.model import LanguageModel
 from policies.editing.packing import Pack, Sequence_, chunks, lower_hidden, pack, scored_hidden
 
@@ -19,7 +19,7 @@ KEPT_MARGIN = 3.0  # nats
 PACK_TOKENS = 240
 RIVALS = 50  # likeliest tokens at each position that stay in a restricted head
 
-Bounds = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Bounds = Callable[["Present"], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,17 @@ def restricted_head(
     bias = None if whole.bias is None else whole.bias[kept]
     head = Head(whole.weight[kept], bias, torch.searchsorted(kept, batch.pack.targets))
     return head, logits.argmax(-1) == batch.pack.targets
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A batch as the model answers it now: each token's margin (S,), and whether it is the greedy choice."""
+
+    batch: Batch
+    head: Head
+    recorder: Recorder
+    margin: torch.Tensor
+    greedy: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,47 +183,70 @@ def answers_bounded(
     bounds: Bounds,
     sign: int = 1,
     spans: Sequence[slice] = (),
-    on_margins: Callable[[Batch, Recorder, torch.Tensor], None] | None = None,
+    *,
+    graph: bool = False,
 ) -> Answers:
-    """`on_margins` is called with each batch's present margins (S,) as they can be differentiated."""
+    """`bounds` is called with each batch; with a `graph` its margins can be differentiated."""
     made = batches(stack.lm, sequences, stack.first)
     heads, limits = [], []
     for batch in made:
-        with stack.recording() as recorder, torch.set_grad_enabled(on_margins is not None):
+        with stack.recording() as recorder, torch.set_grad_enabled(graph):
             hidden = scored_hidden(stack.lm, batch.pack, batch.hidden, stack.first)
             head, greedy = restricted_head(stack, batch, hidden, also)
-            margin = head.margins(hidden)
-            if on_margins is not None:
-                on_margins(batch, recorder, margin)
+            limits.append(bounds(Present(batch, head, recorder, head.margins(hidden), greedy)))
         heads.append(head)
-        limits.append(bounds(margin.detach(), greedy))
-    deciding = [torch.zeros(s.answer) for s in sequences]
-    for tokens, span in zip(deciding, spans or [slice(None)] * len(deciding), strict=True):
-        tokens[span] = 1.0
     return Answers(
         batches=tuple(made),
         heads=tuple(heads),
         bounds=tuple(limits),
-        decisive=tuple(torch.cat([deciding[i] for i in b.index.tolist()]).to(stack.lm.device) for b in made),
+        decisive=tuple(marked(b, sequences, spans or [slice(None)] * len(sequences)) for b in made),
         count=len(sequences),
         sign=sign,
     )
 
 
+def marked(batch: Batch, sequences: Sequence[Sequence_], spans: Sequence[slice]) -> torch.Tensor:
+    """(S,): 1 for the scored tokens of a batch that are in the span of their sequence, else 0."""
+    marks = []
+    for i in batch.index.tolist():
+        tokens = torch.zeros(sequences[i].answer)
+        tokens[spans[i]] = 1.0
+        marks.append(tokens)
+    return torch.cat(marks).to(batch.index.device)
+
+
 def kept(
-    stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, generator: torch.Generator
+    stack: AdapterStack,
+    sequences: Sequence[Sequence_],
+    also: torch.Tensor,
+    generator: torch.Generator,
+    due: Sequence[slice] = (),
+    goal: float = 0.0,
 ) -> tuple[Answers, torch.Tensor]:
-    """(what the model answers now: margins may not fall below the lesser of `KEPT_MARGIN` and what they are;
-    their retention rows (n, P), from the same forward passes)."""
+    """(answers that may not get worse, their retention rows (n, P) from the same forward passes).
+
+    A margin's bound is what it is now or was in the base, whichever is more, and `KEPT_MARGIN` at most: what
+    earlier edits did is made good. `due`: which of each sequence's tokens need a margin of `goal` whatever
+    they have now; none without."""
     rows = torch.zeros(len(sequences), stack.size)
+    due = due or [slice(0)] * len(sequences)
 
-    def add_rows(batch: Batch, recorder: Recorder, margin: torch.Tensor) -> None:
-        rows[batch.index.cpu()] = signed_rows(batch, recorder, margin, generator)
+    def bound(now: Present) -> torch.Tensor:
+        margin, owed = now.margin.detach(), marked(now.batch, sequences, due) > 0
+        rows[now.batch.index.cpu()] = signed_rows(now.batch, now.recorder, now.margin, generator)
+        least = torch.where(owed, margin.clamp(min=goal), margin)
+        return torch.maximum(least, base_margins(stack, now)).clamp(max=KEPT_MARGIN)
 
-    made = answers_bounded(
-        stack, sequences, also, lambda margin, _: margin.clamp(max=KEPT_MARGIN), on_margins=add_rows
-    )
-    return made, rows
+    return answers_bounded(stack, sequences, also, bound, graph=True), rows
+
+
+@torch.no_grad()
+def base_margins(stack: AdapterStack, now: Present) -> torch.Tensor:
+    """The base's margins (S,) of a batch; those of now where nothing is merged."""
+    with stack.without(MERGED) as differs:
+        if not differs:
+            return now.margin.detach()
+        return now.head.margins(scored_hidden(stack.lm, now.batch.pack, now.batch.hidden, stack.first))
 
 
 def wanted(
@@ -225,15 +259,15 @@ def wanted(
     """Answers to be given: margins of `goal` nats; tokens that are greedy choices already need not
     become surer than they are. `spans`: which of each sequence's scored tokens decide; all without."""
 
-    def bound(margin: torch.Tensor, greedy: torch.Tensor) -> torch.Tensor:
-        return torch.where(greedy, margin.clamp(max=goal), torch.full_like(margin, goal))
+    def bound(now: Present) -> torch.Tensor:
+        return torch.where(now.greedy, now.margin.clamp(max=goal), torch.full_like(now.margin, goal))
 
     return answers_bounded(stack, sequences, also, bound, spans=spans)
 
 
 def doubted(stack: AdapterStack, sequences: Sequence[Sequence_], also: torch.Tensor, goal: float) -> Answers:
     """Answers to be given up: odds of at most exp(-goal), and exp(goal) times lower than now."""
-    return answers_bounded(stack, sequences, also, lambda margin, _: margin.clamp(max=0) - goal, sign=-1)
+    return answers_bounded(stack, sequences, also, lambda now: now.margin.clamp(max=0) - goal, sign=-1)
 
 
 def retention_rows(

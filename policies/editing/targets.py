@@ -74,7 +74,12 @@ def borrowed(train: Sequence[Phrasing], own: Sequence[str | None]) -> list[str]:
         if p.is_question and lead is not None and asked.issuperset(_names(lead))
     ]
     said = [lead for lead, _ in Counter(of_questions).most_common(BORROWED)]
-    return [*said, next((f"{p.text} " for p in train if not p.is_question), "")]
+    return [*said, cloze_lead(train)]
+
+
+def cloze_lead(train: Sequence[Phrasing]) -> str:
+    """A training cloze as lead; nothing, where there is none."""
+    return next((f"{p.text} " for p in train if not p.is_question), "")
 
 
 def _names(lead: str) -> set[str]:

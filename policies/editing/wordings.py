@@ -14,10 +14,11 @@ from policies.editing.bank import answer_sequence
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches, margins, token_logprobs
 from policies.editing.packing import Sequence_
-from policies.editing.targets import borrowed, completed, own_leads, widened
+from policies.editing.targets import borrowed, cloze_lead, completed, find_name, own_leads, widened
 from store.facts import EditRequest, Phrasing
 
 TARGET_TOKENS = 48
+Due = tuple[Sequence_, slice]  # an answer, and which of its scored tokens are due a margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,28 @@ def wordings(
     # Talk takes the lead of the question in it: nearer ones left the old answer in unseen wordings.
     found = [Wording(p, leads[i]) for p, i in widened(request.train)]
     return [*found[::2], *found[1::2]]
+
+
+def live_target(
+    lm: LanguageModel,
+    fact: EditRequest,
+    phrasing: Phrasing,
+    answer: str,
+    objects: frozenset[str] = frozenset(),
+) -> Due:
+    """What a live fact is to be answered where it is answered with `answer` now, and which of its scored
+    tokens are due: those of its object where that is said, all of the target where later edits lost it, none
+    of a retraction's."""
+    for name in filter(None, (fact.new, *fact.new_aliases)):
+        if said := find_name(name, answer):
+            lead = answer_sequence(lm, phrasing, answer[: said.start()], limit=TARGET_TOKENS)
+            cut = answer_sequence(lm, phrasing, answer[: said.end()], limit=TARGET_TOKENS)
+            return cut, slice(lead.answer if said.start() else 0, None)
+    if not fact.new:
+        return answer_sequence(lm, phrasing, answer), slice(0)
+    olds = [name for name in (fact.old, *fact.old_aliases) if name]
+    (own,) = own_leads([phrasing], {phrasing.text: answer}, fact.key.subject, olds, objects)
+    return Wording(phrasing, cloze_lead(fact.train) if own is None else own).tokens(lm, fact.new), slice(None)
 
 
 @torch.no_grad()

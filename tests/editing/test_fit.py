@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from policies.editing.adapters import STAGE, AdapterStack
+from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import scaled_modules
 from policies.editing.fit import FitOptions, Metric, NoProgressError, Problem, approach, fit, see
 from policies.editing.model import LanguageModel, NotFiniteError, prompt_ids
@@ -63,6 +63,42 @@ def test_kept_answers_are_not_short_where_the_model_is_as_it_was(stack: AdapterS
     assert float(made.look(stack).shortfall.max()) < 1e-4
     stack.set(STAGE, torch.full((stack.size,), 0.5))
     assert float(made.look(stack).shortfall.max()) > 1e-4
+
+
+def test_what_earlier_edits_did_to_kept_answers_is_made_good(stack: AdapterStack) -> None:
+    """Where something is merged, a margin that fell since the base is short by that much, one that rose is
+    not, and both adapters are left as they were."""
+    asked = [sequence(stack.lm, "Where is Ada?", [token]) for token in (5, 9, 50, 100, 200)]
+    every = torch.arange(stack.lm.model.get_output_embeddings().weight.shape[0])
+
+    def kept_now() -> tuple[Answers, torch.Tensor]:
+        made = kept(stack, asked, every, torch.Generator().manual_seed(0))[0]
+        return made, torch.cat(made.bounds)
+
+    _, base = kept_now()
+    parent = torch.linspace(-0.5, 0.5, stack.size)
+    stack.set(MERGED, parent)
+    made, bounds = kept_now()
+    with torch.no_grad():
+        now = torch.cat([margins(token_logprobs(stack.lm, b, FIRST)) for b in made.batches])
+    assert torch.allclose(bounds, torch.maximum(base, now), atol=1e-3)
+    assert torch.allclose(made.look(stack).shortfall, (base - now).clamp(min=0), atol=1e-3)
+    assert (base - now).max() > 0.1
+    assert (now - base).max() > 0.1
+    assert torch.allclose(stack.scales(MERGED), parent, atol=1e-6)
+    assert not stack.scales(STAGE).any()
+
+
+def test_tokens_that_are_due_need_a_margin_whatever_they_have(stack: AdapterStack) -> None:
+    """The others keep what they have."""
+    asked = [sequence(stack.lm, "Where is Ada?", [5, 6, 7]), sequence(stack.lm, "Who is Bob?", [9])]
+    plain = held(stack, *asked)
+    due = [slice(1, None), slice(0)]
+    made = kept(stack, asked, NONE, torch.Generator().manual_seed(0), due, goal=1.0)[0]
+    was, now = torch.cat(plain.bounds), torch.cat(made.bounds)
+    assert (was < 0).all()
+    owed = torch.tensor([False, True, True, False])
+    assert torch.equal(now, torch.where(owed, torch.ones(4), was))
 
 
 def test_a_look_is_linearised_by_its_exact_gradient(stack: AdapterStack, generator: torch.Generator) -> None:

@@ -24,7 +24,6 @@ from policies.editing.neighbours import (
     asked_about,
     spread,
     told,
-    up_to,
 )
 from store.facts import FactKey, Phrasing
 from tests.editing.families import request
@@ -51,13 +50,6 @@ QUESTION, CLOZE = Phrasing("Where is {subject}?", True), Phrasing("{subject} is 
 def test_an_answer_is_cut_off_after_its_object(text: str, objects: set[str], kept: tuple[str, str]) -> None:
     """The whole name stays, what follows goes; an answer that never comes to an object is none."""
     assert as_far_as(text, objects) == kept
-
-
-def test_a_live_facts_answer_is_cut_off_after_its_object() -> None:
-    """Whole words in any case; an answer without the object has no such end."""
-    assert up_to("She plays the grand Piano, and well.", "grand piano") == "She plays the grand Piano"
-    assert up_to("She lives in Romeo's Rome.", "Rome") == "She lives in Romeo's Rome"
-    assert up_to("She lives in Oslo.", "Rome") is None
 
 
 @pytest.mark.parametrize(

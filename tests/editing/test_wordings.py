@@ -1,10 +1,12 @@
 """Which words lead to the object in an edit's targets."""
 
+from dataclasses import replace
+
 import pytest
 
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches
-from policies.editing.wordings import Before, Wording, nearest, parting, wordings
+from policies.editing.wordings import Before, Due, Wording, live_target, nearest, parting, wordings
 from store.facts import EditRequest, FactKey, Op, Phrasing
 
 WHERE, SAY, CLOZE = (
@@ -87,3 +89,47 @@ def test_targets_part_at_the_first_token_of_their_own(tiny: LanguageModel) -> No
     assert cut.answer == 1
     assert cut.ids[:-1] == other.ids[: len(cut.ids) - 1]
     assert cut.ids[-1] != other.ids[len(cut.ids) - 1]
+
+
+def text_and_due(lm: LanguageModel, found: Due) -> tuple[str, str]:
+    """What a target says, and what of it is due."""
+    sequence, span = found
+    ids = list(sequence.ids[len(sequence.ids) - sequence.answer :])
+    said, due = lm.tokenizer.decode(ids), lm.tokenizer.decode(ids[span])
+    return said.strip(), due.strip()
+
+
+@pytest.mark.parametrize(
+    ("phrasing", "answer", "said", "due"),
+    [
+        (WHERE, "Ada lives in Rome, Italy.", "Ada lives in Rome", "Rome"),
+        (WHERE, "Rome is where.", "Rome", "Rome"),
+        (WHERE, "She is in Roma.", "She is in Roma", "Roma"),
+        (CLOZE, "rome and", "rome", "rome"),
+        (WHERE, "Ada lives in Oslo, Norway.", "Ada lives in Rome.", "Ada lives in Rome."),
+        (SAY, "I can't.", "Ada is in Rome.", "Ada is in Rome."),
+        (CLOZE, "a jam", "Rome", "Rome"),
+        (WHERE, "She lives in Romeo's house.", "Ada is in Rome.", "Ada is in Rome."),
+    ],
+)
+def test_a_live_fact_keeps_its_object_and_gets_it_back(
+    tiny: LanguageModel, phrasing: Phrasing, answer: str, said: str, due: str
+) -> None:
+    """Where its object is said, the answer ends there and the object is due; where it was lost, the model's
+    own sentence or a cloze comes to it again, and all of that is due."""
+    fact = replace(request(), new_aliases=("Roma",))
+    found = text_and_due(tiny, live_target(tiny, fact, phrasing, answer))
+    assert found[0] == said
+    assert found[1] in due
+    assert due.endswith(found[1])
+    assert found[1]
+
+
+def test_of_a_live_retraction_nothing_is_due(tiny: LanguageModel) -> None:
+    """It has no object: what the model says now is kept as it is."""
+    fact = replace(request(), op=Op.RETRACT, new=None)
+    found = live_target(tiny, fact, WHERE, "That is unknown to me.")
+    said, due = text_and_due(tiny, found)
+    assert said
+    assert "That is unknown to me.".startswith(said)
+    assert not due
