@@ -59,12 +59,14 @@ class AdapterStack:
     @contextlib.contextmanager
     def without(self, name: str) -> Iterator[bool]:
         """Adapter `name` scales nothing meanwhile; whether it did anything before."""
-        before = self.scales(name)
-        self.set(name, torch.zeros_like(before))
+        scales = [layer.ia3_l[name] for layer in self.layers]
+        before = [scale.data for scale in scales]
+        self.set(name, torch.zeros(self.size))
         try:
-            yield bool(before.any())
+            yield any(bool((data != 1).any()) for data in before)
         finally:
-            self.set(name, before)
+            for scale, data in zip(scales, before, strict=True):
+                scale.data = data
 
     @contextlib.contextmanager
     def recording(self) -> Iterator["Recorder"]:

@@ -159,7 +159,7 @@ class _Editor:
         self.scores, frozen, self.chosen = self._localise()
         self.clock.lap("localise")
         free = bank.for_edit(request)
-        # What the metric and the kept answers are relative to is the generation before the edit.
+        # The metric is relative to the generation before the edit, kept answers' bounds to the base as well.
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
         objects = frozenset(w for t in near if t.sure > 1 for w in words(t.object))
         held = mixed(self._live(live, objects), [(told_sequence(lm, t), slice(0)) for t in near])

@@ -14,7 +14,7 @@ from policies.editing.bank import answer_sequence
 from policies.editing.model import LanguageModel
 from policies.editing.objectives import batches, margins, token_logprobs
 from policies.editing.packing import Sequence_
-from policies.editing.targets import borrowed, cloze_lead, completed, find_name, own_leads, widened
+from policies.editing.targets import UNSURE, borrowed, cloze_lead, completed, find_name, own_leads, widened
 from store.facts import EditRequest, Phrasing
 
 TARGET_TOKENS = 48
@@ -88,8 +88,8 @@ def live_target(
     objects: frozenset[str] = frozenset(),
 ) -> Due:
     """What a live fact is to be answered where it is answered with `answer` now, and which of its scored
-    tokens are due: those of its object where that is said, all of the target where later edits lost it, none
-    of a retraction's."""
+    tokens are due: those of its object, which stands in the answer or, where later edits lost it, in the
+    model's own sentence; all of a cloze that is recited for want of one; none of a retraction's."""
     for name in filter(None, (fact.new, *fact.new_aliases)):
         if said := find_name(name, answer):
             lead = answer_sequence(lm, phrasing, answer[: said.start()], limit=TARGET_TOKENS)
@@ -99,7 +99,9 @@ def live_target(
         return answer_sequence(lm, phrasing, answer), slice(0)
     olds = [name for name in (fact.old, *fact.old_aliases) if name]
     (own,) = own_leads([phrasing], {phrasing.text: answer}, fact.key.subject, olds, objects)
-    return Wording(phrasing, cloze_lead(fact.train) if own is None else own).tokens(lm, fact.new), slice(None)
+    wording = Wording(phrasing, cloze_lead(fact.train) if own is None else own)
+    due = slice(None) if own is None else wording.object_tokens(lm, fact.new, UNSURE)
+    return wording.tokens(lm, fact.new), due
 
 
 @torch.no_grad()

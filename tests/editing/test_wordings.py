@@ -106,7 +106,7 @@ def text_and_due(lm: LanguageModel, found: Due) -> tuple[str, str]:
         (WHERE, "Rome is where.", "Rome", "Rome"),
         (WHERE, "She is in Roma.", "She is in Roma", "Roma"),
         (CLOZE, "rome and", "rome", "rome"),
-        (WHERE, "Ada lives in Oslo, Norway.", "Ada lives in Rome.", "Ada lives in Rome."),
+        (WHERE, "Ada lives in Oslo, Norway.", "Ada lives in Rome.", "Rome"),
         (SAY, "I can't.", "Ada is in Rome.", "Ada is in Rome."),
         (CLOZE, "a jam", "Rome", "Rome"),
         (WHERE, "She lives in Romeo's house.", "Ada is in Rome.", "Ada is in Rome."),
@@ -115,8 +115,8 @@ def text_and_due(lm: LanguageModel, found: Due) -> tuple[str, str]:
 def test_a_live_fact_keeps_its_object_and_gets_it_back(
     tiny: LanguageModel, phrasing: Phrasing, answer: str, said: str, due: str
 ) -> None:
-    """Where its object is said, the answer ends there and the object is due; where it was lost, the model's
-    own sentence or a cloze comes to it again, and all of that is due."""
+    """Where its object is said, the answer ends there; where it was lost, the model's own sentence comes to
+    it again. Either way the object is due, and where a cloze has to be recited, all of that."""
     fact = replace(request(), new_aliases=("Roma",))
     found = text_and_due(tiny, live_target(tiny, fact, phrasing, answer))
     assert found[0] == said
