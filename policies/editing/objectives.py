@@ -233,6 +233,7 @@ def kept(
 
     def bound(now: Present) -> torch.Tensor:
         margin, owed = now.margin.detach(), marked(now.batch, sequences, due) > 0
+        # Before the base is asked: that records its activations in place of these.
         rows[now.batch.index.cpu()] = signed_rows(now.batch, now.recorder, now.margin, generator)
         least = torch.where(owed, margin.clamp(min=goal), margin)
         return torch.maximum(least, base_margins(stack, now)).clamp(max=KEPT_MARGIN)
