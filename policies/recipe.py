@@ -21,11 +21,11 @@ class Recipe:
     `far_steps`: first steps of a stage, each on a batch of the answers; `learn_steps`, `retract_steps`:
     then on all of them, for each weight in `pulls`. `nats`: shortfall beyond which an answer pulls no
     harder. `cap`: largest move of one log scale in one step. `pulls`: weight of the metric's norm; the
-    next, lower one is taken when the fit has settled with a gap left. `rho`: damping of the first step,
-    `kept_weight`: weight of damage to kept answers (`policies.editing.fit.FitOptions`). `eps`, `shrink`:
-    the metric's diagonal; `bank_weight`: the bank's rows weigh together as so many would. `neighbours`,
-    `live_facts`: how many same-relation subjects and live facts have their answers kept. `random_modules`:
-    modules by chance, for the bench.
+    next, lower one is taken when the fit has settled with a gap left. `rho`: damping of the first step
+    (times `rho_edited` where earlier edits are in force), `kept_weight`: weight of damage to kept answers
+    (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal; `bank_weight`: the bank's
+    rows weigh together as so many would. `neighbours`, `live_facts`: how many same-relation subjects and live
+    facts have their answers kept. `random_modules`: modules by chance, for the bench.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Recipe:
     cap: float = 1.0
     pulls: tuple[float, ...] = (0.3, 0.1, 0.03)
     rho: float = 8.0
+    rho_edited: float = 4.0
     eps: float = 1.0
     shrink: float = 1.0
     bank_weight: float = 450.0

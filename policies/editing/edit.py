@@ -158,6 +158,8 @@ class _Editor:
         self.recipe, self.beat, self.clock = recipe, beat, clock
         self.scores, frozen, self.chosen = self._localise()
         self.clock.lap("localise")
+        # A model that was edited before is less linear: the same far steps overshoot there.
+        self.rho = recipe.rho * (recipe.rho_edited if bool(stack.scales(MERGED).any()) else 1.0)
         free = bank.for_edit(request)
         # The metric is relative to the generation before the edit, kept answers' bounds to the base as well.
         self.said = self._tokens([UNSURE, request.new or "", *old_names(request, before)])
@@ -274,7 +276,7 @@ class _Editor:
     def _problem(self, target: Answers, start: torch.Tensor, gap: float) -> Problem:
         """`start` is what is merged already: the stage adapter holds the rest."""
         r = self.recipe
-        options = FitOptions(r.nats, r.cap, r.pulls, r.kept_weight, r.rho, gap, r.done_damage)
+        options = FitOptions(r.nats, r.cap, r.pulls, r.kept_weight, self.rho, gap, r.done_damage)
         return Problem(self.stack, self.metric, target, self.kept, options, start)
 
     def _on_step(self, name: str) -> Callable[[int, float, float], None]:

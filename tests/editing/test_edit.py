@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from policies.editing import merge
 from policies.editing.architectures import scaled_modules
 from policies.editing.bank import Bank, BankPrompt, bank_rows
 from policies.editing.edit import Deltas, ask_before, edit
-from policies.editing.fit import NoProgressError
+from policies.editing.fit import NoProgressError, Problem, approach
 from policies.editing.model import LanguageModel, load
 from policies.editing.wordings import Before
 from policies.recipe import DEFAULT, RECIPES, recipe_named
@@ -45,13 +46,15 @@ def make_edit(
     op: Op = Op.UPSERT,
     old: str = "Oslo",
     check: Callable[[], tuple[Reading, ...]] = tuple,
+    merged: float = 0.0,
 ) -> Deltas:
+    """The edit on top of a parent whose log scales are all `merged`."""
     modules = scaled_modules(lm, FIRST)
     prompts = (BankPrompt("What is two and two?", "two", "four"), BankPrompt("Where is Ada now?", "Ada", "x"))
     bank = Bank(prompts, bank_rows(lm, modules, prompts, lambda _stage: None), (), ())
     asked = replace(request(op), old=old)
     before = Before(dict.fromkeys(asked.train, "I can't say."), old, known=False)
-    parent = torch.zeros(sum(m.size for m in modules))
+    parent = torch.full((sum(m.size for m in modules),), merged)
     return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None, check_unlearned=check)
 
 
@@ -99,6 +102,23 @@ def test_the_same_edit_twice_gives_the_same_vectors(tiny: LanguageModel, tiny_di
     first, second = make_edit(tiny), make_edit(load(tiny_dir))
     assert torch.equal(first.unlearn, second.unlearn)
     assert torch.equal(first.learn, second.learn)
+
+
+def test_far_steps_are_shorter_in_a_model_that_was_edited_before(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stages start with more damping where earlier edits are in force than on the base."""
+    seen: list[float] = []
+
+    def watched(problem: Problem, *rest: Any) -> torch.Tensor:
+        seen.append(problem.options.rho)
+        return approach(problem, *rest)
+
+    monkeypatch.setattr(editor, "approach", watched)
+    make_edit(tiny)
+    make_edit(tiny, merged=0.01)
+    assert seen == [DEFAULT.rho] * 2 + [DEFAULT.rho * DEFAULT.rho_edited] * 2
+    assert DEFAULT.rho_edited > 1
 
 
 def test_a_known_fact_needs_most_wordings_of_either_kind(tiny: LanguageModel) -> None:
