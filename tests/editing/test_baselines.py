@@ -42,8 +42,11 @@ from store.facts import EditRequest, FactKey, Op, Phrasing
 pytestmark = pytest.mark.slow
 
 FIRST = 2
+EDITORS = ("default", "gentle", "one-stage")
 SHORT: dict[str, Callable[[], Method]] = {
     **{name: (lambda name=name: method_named(name)) for name in NAMES},  # type: ignore[misc]
+    # A random model hardly listens: a second edit, whose steps are shorter, takes it twice as many.
+    **{name: (lambda name=name: Ours(replace(RECIPES[name], far_steps=20))) for name in EDITORS},  # type: ignore[misc]
     "published": lambda: Published(unlearn_steps=4, learn_steps=4),
     "published-1e-2": lambda: Published(lr=1e-2, unlearn_steps=10, learn_steps=40),
     "lora": lambda: Lora(steps=8),
