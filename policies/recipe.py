@@ -25,7 +25,8 @@ class Recipe:
     (times `rho_edited` where earlier edits are in force), `kept_weight`: weight of damage to kept answers
     (`policies.editing.fit.FitOptions`). `eps`, `shrink`: the metric's diagonal; `bank_weight`: the bank's
     rows weigh together as so many would. `neighbours`, `live_facts`: how many same-relation subjects and live
-    facts have their answers kept. `random_modules`: modules by chance, for the bench.
+    facts have their answers kept; `bank_answers`: how many of the bank's as well by a retraction.
+    `random_modules`: modules by chance, for the bench.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Recipe:
     kept_weight: float = 4.0
     neighbours: int = 64
     live_facts: int = 32
+    bank_answers: int = 32
     random_modules: bool = False
 
 
@@ -70,6 +72,7 @@ RECIPES: Mapping[str, Recipe] = {
         kept_weight=0.0,
         neighbours=1,
         live_facts=0,
+        bank_answers=0,
     ),
     # What each half of the method is worth: baselines of `palimpsest bench`. Not on the ladder.
     "one-stage": replace(DEFAULT, name="one-stage", unlearn_steps=0),

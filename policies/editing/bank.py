@@ -68,11 +68,12 @@ class Bank:
     report: tuple[Question, ...]
     memo: Memo = field(default_factory=Memo)
 
-    def for_edit(self, request: EditRequest) -> list[int]:
-        """Which prompts may hold an edit back: none that mentions its subject, which must be free to
+    def for_edit(self, *requests: EditRequest) -> list[int]:
+        """Which prompts may hold edits back: none that mentions a subject of theirs, which must be free to
         change."""
-        subject = request.key.subject.casefold()
-        return [i for i, p in enumerate(self.prompts) if subject not in p.question.casefold()]
+        subjects = {r.key.subject.casefold() for r in requests}
+        asked = [p.question.casefold() for p in self.prompts]
+        return [i for i, question in enumerate(asked) if not any(s in question for s in subjects)]
 
     def judges(self, subject: str, answer: str) -> bool:
         """Whether a gate or report probe asks for this fact, either way round: it may not be trained on."""

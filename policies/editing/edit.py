@@ -17,7 +17,7 @@ import torch
 from policies.answers import classify, words
 from policies.editing.adapters import MERGED, STAGE, AdapterStack
 from policies.editing.architectures import ScaledModule
-from policies.editing.bank import Bank, answer_sequence
+from policies.editing.bank import Bank, answer_sequence, bank_sequence
 from policies.editing.fit import Fit, FitOptions, Metric, NoProgressError, Problem, approach, fit
 from policies.editing.localise import frozen_coordinates, localise, random_coordinates
 from policies.editing.measure import answers
@@ -166,19 +166,23 @@ class _Editor:
         objects = frozenset(w for t in near if t.sure > 1 for w in words(t.object))
         held = mixed(self._live(live, objects), [(told_sequence(lm, t), slice(0)) for t in near])
         self.wordings = wordings(lm, request, before, request.new or UNSURE, objects)
+        self.wanted = self._wanted(request.new or UNSURE)
+        scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
+        rows = bank.rows[free].mul_(scale)
+        if request.op is Op.RETRACT:
+            held = mixed(held, self._open_to_doubt(bank, free, rows, live))
         generator = torch.Generator().manual_seed(request.seed)
         sequences, due = [h for h, _ in held], [d for _, d in held]
         self.kept, near_rows = kept(stack, sequences, self.said, generator, due, recipe.goal)
-        scale = min(1.0, recipe.bank_weight / max(1, len(free))) ** 0.5
-        rows = torch.cat([bank.rows[free].mul_(scale), near_rows])
+        rows = torch.cat([rows, near_rows])
         self.metric = Metric(rows, eps=recipe.eps, shrink=recipe.shrink, frozen=frozen)
         self.clock.lap("prepare")
 
     def run(self, check_unlearned: Callable[[], tuple[Reading, ...]]) -> Deltas:
         recipe, zero = self.recipe, torch.zeros(self.stack.size)
-        learning = None if self.request.op is Op.RETRACT else self._wanted(self.request.new or "")
-        if learning is None:
-            found = self._fit("unlearn", self._wanted(UNSURE), zero, recipe.retract_steps, recipe.unlearn_gap)
+        retracting = self.request.op is Op.RETRACT
+        if retracting:
+            found = self._fit("unlearn", self.wanted, zero, recipe.retract_steps, recipe.unlearn_gap)
         elif recipe.unlearn_steps and (names := old_names(self.request, self.before)):
             found = Fit(self._doubt(self._doubted(names[0]), zero), 0.0, 0.0)
         else:
@@ -188,10 +192,10 @@ class _Editor:
         self.clock.lap("unlearn")
         readings = check_unlearned()
         self.clock.lap(CHECK)
-        if learning is not None:
+        if not retracting:
             # Merging in log space is addition: the second adapter starts from the unlearned weights.
             self.stack.set(MERGED, self.stack.scales(MERGED) + unlearn)
-            found = self._fit("learn", learning, unlearn, recipe.learn_steps, recipe.done_gap)
+            found = self._fit("learn", self.wanted, unlearn, recipe.learn_steps, recipe.done_gap)
             self.clock.lap("learn")
         return Deltas(
             unlearn=unlearn,
@@ -237,6 +241,18 @@ class _Editor:
         ][: self.recipe.live_facts]
         given = answers(self.lm, [p for _, p in asked], max_new_tokens=QUESTION_TOKENS)
         return [live_target(self.lm, r, p, a, objects) for (r, p), a in zip(asked, given, strict=True)]
+
+    def _open_to_doubt(
+        self, bank: Bank, free: Sequence[int], rows: torch.Tensor, live: Sequence[EditRequest]
+    ) -> list[Due]:
+        """What the bank answers and a step toward the wanted answers would change most, by the `rows` (R, P)
+        of the prompts `free`: doubt spreads beyond a relation. What live facts are about stays changed."""
+        _, gradient = self.wanted.look(self.stack).linearise(self.recipe.nats)
+        diagonal = self.recipe.eps + (1 + self.recipe.shrink) * rows.square().sum(0)
+        moved = (rows @ (gradient / diagonal)).abs().argsort(descending=True, stable=True)
+        others = set(bank.for_edit(self.request, *live))
+        asked = [bank.prompts[free[i]] for i in moved.tolist() if free[i] in others]
+        return [(bank_sequence(self.lm, p), slice(0)) for p in asked[: self.recipe.bank_answers]]
 
     def _sequences(self, said: str) -> list[Sequence_]:
         return [w.tokens(self.lm, said) for w in self.wordings]

@@ -1,6 +1,7 @@
 """What of the bank may hold an edit back, and what may never be in it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ BANK = Bank(PROMPTS, torch.arange(5.0)[:, None], JUDGED, ())
 def test_an_edit_is_not_held_by_its_own_subject() -> None:
     """What mentions it must be free to change."""
     assert BANK.for_edit(REQUEST) == [0, 2, 3, 4]
+
+
+def test_several_edits_are_held_by_none_of_their_subjects() -> None:
+    """A live fact's subject leaves with the edited one."""
+    live = replace(REQUEST, key=FactKey("cy", "mother"))
+    assert BANK.for_edit(REQUEST, live) == [0, 2]
 
 
 def test_a_judged_fact_is_known_either_way_round() -> None:

@@ -47,6 +47,7 @@ def make_edit(
     old: str = "Oslo",
     check: Callable[[], tuple[Reading, ...]] = tuple,
     merged: float = 0.0,
+    live: tuple[EditRequest, ...] = (),
 ) -> Deltas:
     """The edit on top of a parent whose log scales are all `merged`."""
     modules = scaled_modules(lm, FIRST)
@@ -55,7 +56,18 @@ def make_edit(
     asked = replace(request(op), old=old)
     before = Before(dict.fromkeys(asked.train, "I can't say."), old, known=False)
     parent = torch.full((sum(m.size for m in modules),), merged)
-    return edit(lm, modules, bank, parent, asked, before, DEFAULT, lambda _stage: None, check_unlearned=check)
+    return edit(
+        lm,
+        modules,
+        bank,
+        parent,
+        asked,
+        before,
+        DEFAULT,
+        lambda _stage: None,
+        live=live,
+        check_unlearned=check,
+    )
 
 
 def weights(lm: LanguageModel) -> str:
@@ -88,6 +100,25 @@ def test_a_retraction_ends_after_stage_one(tiny: LanguageModel) -> None:
     deltas = make_edit(tiny, Op.RETRACT)
     assert bool(deltas.unlearn.any())
     assert not bool(deltas.learn.any())
+
+
+def test_a_retraction_keeps_what_the_bank_answers_but_for_live_facts(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doubt spreads beyond a relation, so answers of the bank are kept; not those that live facts changed."""
+    counts: list[int] = []
+
+    def watched(problem: Problem, *rest: Any) -> torch.Tensor:
+        counts.append(problem.kept.count)
+        return approach(problem, *rest)
+
+    monkeypatch.setattr(editor, "approach", watched)
+    two = replace(request(), key=FactKey("two", "place"), train=())
+    make_edit(tiny, Op.RETRACT)
+    make_edit(tiny, Op.RETRACT, live=(two,))
+    make_edit(tiny)
+    assert counts[0] == counts[1] + 1, "of two prompts of the bank, one is about the edited subject"
+    assert counts[2] == counts[1], "an update keeps its relation's answers alone"
 
 
 def test_a_model_that_half_knows_the_new_answer_has_nothing_to_unlearn(tiny: LanguageModel) -> None:
