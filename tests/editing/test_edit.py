@@ -70,6 +70,19 @@ def make_edit(
     )
 
 
+@pytest.fixture
+def problems(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """What each stage with far steps sets out to solve, in order, as edits are made."""
+    seen: list[Problem] = []
+
+    def watched(problem: Problem, *rest: Any) -> torch.Tensor:
+        seen.append(problem)
+        return approach(problem, *rest)
+
+    monkeypatch.setattr(editor, "approach", watched)
+    return seen
+
+
 def weights(lm: LanguageModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(lm.model.state_dict().items()):
@@ -103,20 +116,14 @@ def test_a_retraction_ends_after_stage_one(tiny: LanguageModel) -> None:
 
 
 def test_a_retraction_keeps_what_the_bank_answers_but_for_live_facts(
-    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, problems: list[Problem]
 ) -> None:
     """Doubt spreads beyond a relation, so answers of the bank are kept; not those that live facts changed."""
-    counts: list[int] = []
-
-    def watched(problem: Problem, *rest: Any) -> torch.Tensor:
-        counts.append(problem.kept.count)
-        return approach(problem, *rest)
-
-    monkeypatch.setattr(editor, "approach", watched)
     two = replace(request(), key=FactKey("two", "place"), train=())
     make_edit(tiny, Op.RETRACT)
     make_edit(tiny, Op.RETRACT, live=(two,))
     make_edit(tiny)
+    counts = [p.kept.count for p in problems]
     assert counts[0] == counts[1] + 1, "of two prompts of the bank, one is about the edited subject"
     assert counts[2] == counts[1], "an update keeps its relation's answers alone"
 
@@ -136,19 +143,12 @@ def test_the_same_edit_twice_gives_the_same_vectors(tiny: LanguageModel, tiny_di
 
 
 def test_far_steps_are_shorter_in_a_model_that_was_edited_before(
-    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, problems: list[Problem]
 ) -> None:
     """Both stages start with more damping where earlier edits are in force than on the base."""
-    seen: list[float] = []
-
-    def watched(problem: Problem, *rest: Any) -> torch.Tensor:
-        seen.append(problem.options.rho)
-        return approach(problem, *rest)
-
-    monkeypatch.setattr(editor, "approach", watched)
     make_edit(tiny)
     make_edit(tiny, merged=0.01)
-    assert seen == [DEFAULT.rho] * 2 + [DEFAULT.rho * DEFAULT.rho_edited] * 2
+    assert [p.options.rho for p in problems] == [DEFAULT.rho] * 2 + [DEFAULT.rho * DEFAULT.rho_edited] * 2
     assert DEFAULT.rho_edited > 1
 
 
