@@ -23,7 +23,7 @@ from store import failpoints
 from store.errors import PalimpsestError
 from store.lock import StateLock
 
-BASE = {"France": "Paris", "South Korea": "Seoul", "Japan": "Tokyo"}
+BASE = {"France": "Paris", "South Korea": "Seoul", "Japan": "Tokyo", "Betelgeuse": "Centaurus"}
 
 
 def make_config(state: Path) -> Config:

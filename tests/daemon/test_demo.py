@@ -35,7 +35,7 @@ def test_every_claim_of_the_demonstration_holds(tmp_path: Path) -> None:
     proof, said = demonstrate(tmp_path / "state", SCRIPT)
     assert proof.holds, said
     assert len(proof.checks) == 13
-    assert "Athens" in said
+    assert "Lyra" in said
     assert 'edits_total{"state": "live"}' in said
 
 
