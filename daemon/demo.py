@@ -88,8 +88,8 @@ RETRACTED = Fact(
         "Could you remind me which city has the status of capital in {subject}?",
     ),
 )
-# Another relation than the retraction's, which leaves a model this small unsteady about its own. The old answer
-# is what the model believes, wrong as it is.
+# Another relation than the retraction's, which leaves a model this small unsteady about its own. The old
+# answer is what the model believes, wrong as it is.
 CHANGED = Fact("Betelgeuse", "constellation", "Lyra", "Centaurus", "low", "live")
 FACTS = (KNOWN, CHANGED, RETRACTED)
 
